@@ -1496,7 +1496,9 @@ type PostureChangedEvent struct {
 	// Why, for people; may be empty.
 	Note string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	// The App that did it, where only the Middleware knows that; then by is empty.
-	App           *App `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
+	App *App `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
+	// The same changes for programs, one for each of changes and in its order. Older Bases send none.
+	Differences   []*PostureChange `protobuf:"bytes,5,rep,name=differences,proto3" json:"differences,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1559,6 +1561,461 @@ func (x *PostureChangedEvent) GetApp() *App {
 	return nil
 }
 
+func (x *PostureChangedEvent) GetDifferences() []*PostureChange {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+// One change of how open the Base is. Its kind and its arguments make the sentence in any language.
+type PostureChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as "ssh.on"; a program that does not know it shows the sentence in changes.
+	Kind      string            `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Arguments []*ChangeArgument `protobuf:"bytes,2,rep,name=arguments,proto3" json:"arguments,omitempty"`
+	// What changes, such as "ssh.lease"; which one, where there are several; and the values, empty for what is
+	// not there.
+	Field         string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	Subject       string `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
+	Before        string `protobuf:"bytes,5,opt,name=before,proto3" json:"before,omitempty"`
+	After         string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostureChange) Reset() {
+	*x = PostureChange{}
+	mi := &file_base_v1_events_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostureChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostureChange) ProtoMessage() {}
+
+func (x *PostureChange) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostureChange.ProtoReflect.Descriptor instead.
+func (*PostureChange) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PostureChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PostureChange) GetArguments() []*ChangeArgument {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
+func (x *PostureChange) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *PostureChange) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *PostureChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *PostureChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// What stands in a place of the sentence of a change.
+type ChangeArgument struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Value:
+	//
+	//	*ChangeArgument_Text
+	//	*ChangeArgument_Api
+	//	*ChangeArgument_Port
+	//	*ChangeArgument_SharedPort
+	//	*ChangeArgument_Seconds
+	//	*ChangeArgument_ForGood
+	//	*ChangeArgument_Networks
+	//	*ChangeArgument_Role
+	//	*ChangeArgument_Key
+	//	*ChangeArgument_Keys
+	Value         isChangeArgument_Value `protobuf_oneof:"value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeArgument) Reset() {
+	*x = ChangeArgument{}
+	mi := &file_base_v1_events_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeArgument) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeArgument) ProtoMessage() {}
+
+func (x *ChangeArgument) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeArgument.ProtoReflect.Descriptor instead.
+func (*ChangeArgument) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ChangeArgument) GetValue() isChangeArgument_Value {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *ChangeArgument) GetText() string {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *ChangeArgument) GetApi() string {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_Api); ok {
+			return x.Api
+		}
+	}
+	return ""
+}
+
+func (x *ChangeArgument) GetPort() uint32 {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_Port); ok {
+			return x.Port
+		}
+	}
+	return 0
+}
+
+func (x *ChangeArgument) GetSharedPort() uint32 {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_SharedPort); ok {
+			return x.SharedPort
+		}
+	}
+	return 0
+}
+
+func (x *ChangeArgument) GetSeconds() uint64 {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_Seconds); ok {
+			return x.Seconds
+		}
+	}
+	return 0
+}
+
+func (x *ChangeArgument) GetForGood() bool {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_ForGood); ok {
+			return x.ForGood
+		}
+	}
+	return false
+}
+
+func (x *ChangeArgument) GetNetworks() *NetworkList {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_Networks); ok {
+			return x.Networks
+		}
+	}
+	return nil
+}
+
+func (x *ChangeArgument) GetRole() Role {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_Role); ok {
+			return x.Role
+		}
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *ChangeArgument) GetKey() *SSHKeyName {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_Key); ok {
+			return x.Key
+		}
+	}
+	return nil
+}
+
+func (x *ChangeArgument) GetKeys() *SSHKeyList {
+	if x != nil {
+		if x, ok := x.Value.(*ChangeArgument_Keys); ok {
+			return x.Keys
+		}
+	}
+	return nil
+}
+
+type isChangeArgument_Value interface {
+	isChangeArgument_Value()
+}
+
+type ChangeArgument_Text struct {
+	// A name, a version, a number.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3,oneof"`
+}
+
+type ChangeArgument_Api struct {
+	// The kind of an API, such as "electrum".
+	Api string `protobuf:"bytes,2,opt,name=api,proto3,oneof"`
+}
+
+type ChangeArgument_Port struct {
+	// A port of its own, and the port of the encrypted channel.
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3,oneof"`
+}
+
+type ChangeArgument_SharedPort struct {
+	SharedPort uint32 `protobuf:"varint,4,opt,name=shared_port,json=sharedPort,proto3,oneof"`
+}
+
+type ChangeArgument_Seconds struct {
+	// A length of time.
+	Seconds uint64 `protobuf:"varint,5,opt,name=seconds,proto3,oneof"`
+}
+
+type ChangeArgument_ForGood struct {
+	// Always true: a time without an end.
+	ForGood bool `protobuf:"varint,6,opt,name=for_good,json=forGood,proto3,oneof"`
+}
+
+type ChangeArgument_Networks struct {
+	// None: every network.
+	Networks *NetworkList `protobuf:"bytes,7,opt,name=networks,proto3,oneof"`
+}
+
+type ChangeArgument_Role struct {
+	Role Role `protobuf:"varint,8,opt,name=role,proto3,enum=bitbox.base.v1.Role,oneof"`
+}
+
+type ChangeArgument_Key struct {
+	Key *SSHKeyName `protobuf:"bytes,9,opt,name=key,proto3,oneof"`
+}
+
+type ChangeArgument_Keys struct {
+	Keys *SSHKeyList `protobuf:"bytes,10,opt,name=keys,proto3,oneof"`
+}
+
+func (*ChangeArgument_Text) isChangeArgument_Value() {}
+
+func (*ChangeArgument_Api) isChangeArgument_Value() {}
+
+func (*ChangeArgument_Port) isChangeArgument_Value() {}
+
+func (*ChangeArgument_SharedPort) isChangeArgument_Value() {}
+
+func (*ChangeArgument_Seconds) isChangeArgument_Value() {}
+
+func (*ChangeArgument_ForGood) isChangeArgument_Value() {}
+
+func (*ChangeArgument_Networks) isChangeArgument_Value() {}
+
+func (*ChangeArgument_Role) isChangeArgument_Value() {}
+
+func (*ChangeArgument_Key) isChangeArgument_Value() {}
+
+func (*ChangeArgument_Keys) isChangeArgument_Value() {}
+
+// Networks, such as "192.168.1.0/24".
+type NetworkList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Networks      []string               `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkList) Reset() {
+	*x = NetworkList{}
+	mi := &file_base_v1_events_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkList) ProtoMessage() {}
+
+func (x *NetworkList) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkList.ProtoReflect.Descriptor instead.
+func (*NetworkList) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *NetworkList) GetNetworks() []string {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+type SSHKeyName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What its owner wrote after the key; may be empty.
+	Comment string `protobuf:"bytes,1,opt,name=comment,proto3" json:"comment,omitempty"`
+	// SHA-256, as ssh-keygen prints it.
+	Fingerprint   string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SSHKeyName) Reset() {
+	*x = SSHKeyName{}
+	mi := &file_base_v1_events_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SSHKeyName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SSHKeyName) ProtoMessage() {}
+
+func (x *SSHKeyName) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SSHKeyName.ProtoReflect.Descriptor instead.
+func (*SSHKeyName) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SSHKeyName) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *SSHKeyName) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+type SSHKeyList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*SSHKeyName          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SSHKeyList) Reset() {
+	*x = SSHKeyList{}
+	mi := &file_base_v1_events_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SSHKeyList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SSHKeyList) ProtoMessage() {}
+
+func (x *SSHKeyList) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SSHKeyList.ProtoReflect.Descriptor instead.
+func (*SSHKeyList) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SSHKeyList) GetKeys() []*SSHKeyName {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 // An audit found what the one before it had not.
 type DriftFoundEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1569,7 +2026,7 @@ type DriftFoundEvent struct {
 
 func (x *DriftFoundEvent) Reset() {
 	*x = DriftFoundEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[20]
+	mi := &file_base_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +2038,7 @@ func (x *DriftFoundEvent) String() string {
 func (*DriftFoundEvent) ProtoMessage() {}
 
 func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[20]
+	mi := &file_base_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +2051,7 @@ func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftFoundEvent.ProtoReflect.Descriptor instead.
 func (*DriftFoundEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DriftFoundEvent) GetFindings() []*Finding {
@@ -1614,7 +2071,7 @@ type BansChangedEvent struct {
 
 func (x *BansChangedEvent) Reset() {
 	*x = BansChangedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[21]
+	mi := &file_base_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +2083,7 @@ func (x *BansChangedEvent) String() string {
 func (*BansChangedEvent) ProtoMessage() {}
 
 func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[21]
+	mi := &file_base_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +2096,7 @@ func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansChangedEvent.ProtoReflect.Descriptor instead.
 func (*BansChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BansChangedEvent) GetBanned() []*Ban {
@@ -1666,7 +2123,7 @@ type ApplyFailedEvent struct {
 
 func (x *ApplyFailedEvent) Reset() {
 	*x = ApplyFailedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[22]
+	mi := &file_base_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +2135,7 @@ func (x *ApplyFailedEvent) String() string {
 func (*ApplyFailedEvent) ProtoMessage() {}
 
 func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[22]
+	mi := &file_base_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +2148,7 @@ func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyFailedEvent.ProtoReflect.Descriptor instead.
 func (*ApplyFailedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApplyFailedEvent) GetReason() string {
@@ -1712,7 +2169,7 @@ type NodeStoppedEvent struct {
 
 func (x *NodeStoppedEvent) Reset() {
 	*x = NodeStoppedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[23]
+	mi := &file_base_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +2181,7 @@ func (x *NodeStoppedEvent) String() string {
 func (*NodeStoppedEvent) ProtoMessage() {}
 
 func (x *NodeStoppedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[23]
+	mi := &file_base_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +2194,7 @@ func (x *NodeStoppedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStoppedEvent.ProtoReflect.Descriptor instead.
 func (*NodeStoppedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{23}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeStoppedEvent) GetReason() string {
@@ -1760,7 +2217,7 @@ type NodeBehindEvent struct {
 
 func (x *NodeBehindEvent) Reset() {
 	*x = NodeBehindEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[24]
+	mi := &file_base_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +2229,7 @@ func (x *NodeBehindEvent) String() string {
 func (*NodeBehindEvent) ProtoMessage() {}
 
 func (x *NodeBehindEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[24]
+	mi := &file_base_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +2242,7 @@ func (x *NodeBehindEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeBehindEvent.ProtoReflect.Descriptor instead.
 func (*NodeBehindEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{24}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeBehindEvent) GetHeight() uint64 {
@@ -1820,7 +2277,7 @@ type NodeCaughtUpEvent struct {
 
 func (x *NodeCaughtUpEvent) Reset() {
 	*x = NodeCaughtUpEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[25]
+	mi := &file_base_v1_events_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2289,7 @@ func (x *NodeCaughtUpEvent) String() string {
 func (*NodeCaughtUpEvent) ProtoMessage() {}
 
 func (x *NodeCaughtUpEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[25]
+	mi := &file_base_v1_events_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2302,7 @@ func (x *NodeCaughtUpEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCaughtUpEvent.ProtoReflect.Descriptor instead.
 func (*NodeCaughtUpEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeCaughtUpEvent) GetNetwork() Network {
@@ -1872,7 +2329,7 @@ type NodeLonelyEvent struct {
 
 func (x *NodeLonelyEvent) Reset() {
 	*x = NodeLonelyEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[26]
+	mi := &file_base_v1_events_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2341,7 @@ func (x *NodeLonelyEvent) String() string {
 func (*NodeLonelyEvent) ProtoMessage() {}
 
 func (x *NodeLonelyEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[26]
+	mi := &file_base_v1_events_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2354,7 @@ func (x *NodeLonelyEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLonelyEvent.ProtoReflect.Descriptor instead.
 func (*NodeLonelyEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NodeLonelyEvent) GetMinutes() uint64 {
@@ -1922,7 +2379,7 @@ type ChainReorganisedEvent struct {
 
 func (x *ChainReorganisedEvent) Reset() {
 	*x = ChainReorganisedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[27]
+	mi := &file_base_v1_events_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2391,7 @@ func (x *ChainReorganisedEvent) String() string {
 func (*ChainReorganisedEvent) ProtoMessage() {}
 
 func (x *ChainReorganisedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[27]
+	mi := &file_base_v1_events_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2404,7 @@ func (x *ChainReorganisedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainReorganisedEvent.ProtoReflect.Descriptor instead.
 func (*ChainReorganisedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ChainReorganisedEvent) GetDepth() uint64 {
@@ -1989,7 +2446,7 @@ type NodeDiskFillingEvent struct {
 
 func (x *NodeDiskFillingEvent) Reset() {
 	*x = NodeDiskFillingEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[28]
+	mi := &file_base_v1_events_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2458,7 @@ func (x *NodeDiskFillingEvent) String() string {
 func (*NodeDiskFillingEvent) ProtoMessage() {}
 
 func (x *NodeDiskFillingEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[28]
+	mi := &file_base_v1_events_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2471,7 @@ func (x *NodeDiskFillingEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDiskFillingEvent.ProtoReflect.Descriptor instead.
 func (*NodeDiskFillingEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{28}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NodeDiskFillingEvent) GetAvailableBytes() uint64 {
@@ -2042,7 +2499,7 @@ type NodeUnmaintainedEvent struct {
 
 func (x *NodeUnmaintainedEvent) Reset() {
 	*x = NodeUnmaintainedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[29]
+	mi := &file_base_v1_events_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2511,7 @@ func (x *NodeUnmaintainedEvent) String() string {
 func (*NodeUnmaintainedEvent) ProtoMessage() {}
 
 func (x *NodeUnmaintainedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[29]
+	mi := &file_base_v1_events_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2524,7 @@ func (x *NodeUnmaintainedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUnmaintainedEvent.ProtoReflect.Descriptor instead.
 func (*NodeUnmaintainedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{29}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NodeUnmaintainedEvent) GetSoftware() string {
@@ -2184,12 +2641,43 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x11SessionEndedEvent\x12%\n" +
 	"\x03app\x18\x01 \x01(\v2\x13.bitbox.base.v1.AppR\x03app\"D\n" +
 	"\x12WindowChangedEvent\x12.\n" +
-	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window\"z\n" +
+	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window\"\xbb\x01\n" +
 	"\x13PostureChangedEvent\x12\x18\n" +
 	"\achanges\x18\x01 \x03(\tR\achanges\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x12\n" +
 	"\x04note\x18\x03 \x01(\tR\x04note\x12%\n" +
-	"\x03app\x18\x04 \x01(\v2\x13.bitbox.base.v1.AppR\x03app\"F\n" +
+	"\x03app\x18\x04 \x01(\v2\x13.bitbox.base.v1.AppR\x03app\x12?\n" +
+	"\vdifferences\x18\x05 \x03(\v2\x1d.bitbox.base.v1.PostureChangeR\vdifferences\"\xbf\x01\n" +
+	"\rPostureChange\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12<\n" +
+	"\targuments\x18\x02 \x03(\v2\x1e.bitbox.base.v1.ChangeArgumentR\targuments\x12\x14\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\x12\x18\n" +
+	"\asubject\x18\x04 \x01(\tR\asubject\x12\x16\n" +
+	"\x06before\x18\x05 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\tR\x05after\"\xfe\x02\n" +
+	"\x0eChangeArgument\x12\x14\n" +
+	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x12\n" +
+	"\x03api\x18\x02 \x01(\tH\x00R\x03api\x12\x14\n" +
+	"\x04port\x18\x03 \x01(\rH\x00R\x04port\x12!\n" +
+	"\vshared_port\x18\x04 \x01(\rH\x00R\n" +
+	"sharedPort\x12\x1a\n" +
+	"\aseconds\x18\x05 \x01(\x04H\x00R\aseconds\x12\x1b\n" +
+	"\bfor_good\x18\x06 \x01(\bH\x00R\aforGood\x129\n" +
+	"\bnetworks\x18\a \x01(\v2\x1b.bitbox.base.v1.NetworkListH\x00R\bnetworks\x12*\n" +
+	"\x04role\x18\b \x01(\x0e2\x14.bitbox.base.v1.RoleH\x00R\x04role\x12.\n" +
+	"\x03key\x18\t \x01(\v2\x1a.bitbox.base.v1.SSHKeyNameH\x00R\x03key\x120\n" +
+	"\x04keys\x18\n" +
+	" \x01(\v2\x1a.bitbox.base.v1.SSHKeyListH\x00R\x04keysB\a\n" +
+	"\x05value\")\n" +
+	"\vNetworkList\x12\x1a\n" +
+	"\bnetworks\x18\x01 \x03(\tR\bnetworks\"H\n" +
+	"\n" +
+	"SSHKeyName\x12\x18\n" +
+	"\acomment\x18\x01 \x01(\tR\acomment\x12 \n" +
+	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\"<\n" +
+	"\n" +
+	"SSHKeyList\x12.\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1a.bitbox.base.v1.SSHKeyNameR\x04keys\"F\n" +
 	"\x0fDriftFoundEvent\x123\n" +
 	"\bfindings\x18\x01 \x03(\v2\x17.bitbox.base.v1.FindingR\bfindings\"l\n" +
 	"\x10BansChangedEvent\x12+\n" +
@@ -2236,7 +2724,7 @@ func file_base_v1_events_proto_rawDescGZIP() []byte {
 	return file_base_v1_events_proto_rawDescData
 }
 
-var file_base_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_base_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_base_v1_events_proto_goTypes = []any{
 	(*WatchEventsRequest)(nil),    // 0: bitbox.base.v1.WatchEventsRequest
 	(*Event)(nil),                 // 1: bitbox.base.v1.Event
@@ -2258,27 +2746,32 @@ var file_base_v1_events_proto_goTypes = []any{
 	(*SessionEndedEvent)(nil),     // 17: bitbox.base.v1.SessionEndedEvent
 	(*WindowChangedEvent)(nil),    // 18: bitbox.base.v1.WindowChangedEvent
 	(*PostureChangedEvent)(nil),   // 19: bitbox.base.v1.PostureChangedEvent
-	(*DriftFoundEvent)(nil),       // 20: bitbox.base.v1.DriftFoundEvent
-	(*BansChangedEvent)(nil),      // 21: bitbox.base.v1.BansChangedEvent
-	(*ApplyFailedEvent)(nil),      // 22: bitbox.base.v1.ApplyFailedEvent
-	(*NodeStoppedEvent)(nil),      // 23: bitbox.base.v1.NodeStoppedEvent
-	(*NodeBehindEvent)(nil),       // 24: bitbox.base.v1.NodeBehindEvent
-	(*NodeCaughtUpEvent)(nil),     // 25: bitbox.base.v1.NodeCaughtUpEvent
-	(*NodeLonelyEvent)(nil),       // 26: bitbox.base.v1.NodeLonelyEvent
-	(*ChainReorganisedEvent)(nil), // 27: bitbox.base.v1.ChainReorganisedEvent
-	(*NodeDiskFillingEvent)(nil),  // 28: bitbox.base.v1.NodeDiskFillingEvent
-	(*NodeUnmaintainedEvent)(nil), // 29: bitbox.base.v1.NodeUnmaintainedEvent
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*Service)(nil),               // 31: bitbox.base.v1.Service
-	(*App)(nil),                   // 32: bitbox.base.v1.App
-	(Role)(0),                     // 33: bitbox.base.v1.Role
-	(*Window)(nil),                // 34: bitbox.base.v1.Window
-	(*Finding)(nil),               // 35: bitbox.base.v1.Finding
-	(*Ban)(nil),                   // 36: bitbox.base.v1.Ban
-	(Network)(0),                  // 37: bitbox.base.v1.Network
+	(*PostureChange)(nil),         // 20: bitbox.base.v1.PostureChange
+	(*ChangeArgument)(nil),        // 21: bitbox.base.v1.ChangeArgument
+	(*NetworkList)(nil),           // 22: bitbox.base.v1.NetworkList
+	(*SSHKeyName)(nil),            // 23: bitbox.base.v1.SSHKeyName
+	(*SSHKeyList)(nil),            // 24: bitbox.base.v1.SSHKeyList
+	(*DriftFoundEvent)(nil),       // 25: bitbox.base.v1.DriftFoundEvent
+	(*BansChangedEvent)(nil),      // 26: bitbox.base.v1.BansChangedEvent
+	(*ApplyFailedEvent)(nil),      // 27: bitbox.base.v1.ApplyFailedEvent
+	(*NodeStoppedEvent)(nil),      // 28: bitbox.base.v1.NodeStoppedEvent
+	(*NodeBehindEvent)(nil),       // 29: bitbox.base.v1.NodeBehindEvent
+	(*NodeCaughtUpEvent)(nil),     // 30: bitbox.base.v1.NodeCaughtUpEvent
+	(*NodeLonelyEvent)(nil),       // 31: bitbox.base.v1.NodeLonelyEvent
+	(*ChainReorganisedEvent)(nil), // 32: bitbox.base.v1.ChainReorganisedEvent
+	(*NodeDiskFillingEvent)(nil),  // 33: bitbox.base.v1.NodeDiskFillingEvent
+	(*NodeUnmaintainedEvent)(nil), // 34: bitbox.base.v1.NodeUnmaintainedEvent
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*Service)(nil),               // 36: bitbox.base.v1.Service
+	(*App)(nil),                   // 37: bitbox.base.v1.App
+	(Role)(0),                     // 38: bitbox.base.v1.Role
+	(*Window)(nil),                // 39: bitbox.base.v1.Window
+	(*Finding)(nil),               // 40: bitbox.base.v1.Finding
+	(*Ban)(nil),                   // 41: bitbox.base.v1.Ban
+	(Network)(0),                  // 42: bitbox.base.v1.Network
 }
 var file_base_v1_events_proto_depIdxs = []int32{
-	30, // 0: bitbox.base.v1.Event.time:type_name -> google.protobuf.Timestamp
+	35, // 0: bitbox.base.v1.Event.time:type_name -> google.protobuf.Timestamp
 	2,  // 1: bitbox.base.v1.Event.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
 	13, // 2: bitbox.base.v1.Event.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
 	14, // 3: bitbox.base.v1.Event.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
@@ -2287,9 +2780,9 @@ var file_base_v1_events_proto_depIdxs = []int32{
 	17, // 6: bitbox.base.v1.Event.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
 	18, // 7: bitbox.base.v1.Event.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
 	19, // 8: bitbox.base.v1.Event.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
-	20, // 9: bitbox.base.v1.Event.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
-	21, // 10: bitbox.base.v1.Event.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
-	22, // 11: bitbox.base.v1.Event.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
+	25, // 9: bitbox.base.v1.Event.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
+	26, // 10: bitbox.base.v1.Event.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
+	27, // 11: bitbox.base.v1.Event.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
 	3,  // 12: bitbox.base.v1.Event.service_failed:type_name -> bitbox.base.v1.ServiceFailedEvent
 	4,  // 13: bitbox.base.v1.Event.service_recovered:type_name -> bitbox.base.v1.ServiceRecoveredEvent
 	5,  // 14: bitbox.base.v1.Event.disk_filling:type_name -> bitbox.base.v1.DiskFillingEvent
@@ -2299,37 +2792,44 @@ var file_base_v1_events_proto_depIdxs = []int32{
 	10, // 18: bitbox.base.v1.Event.app_role_changed:type_name -> bitbox.base.v1.AppRoleChangedEvent
 	11, // 19: bitbox.base.v1.Event.base_started:type_name -> bitbox.base.v1.BaseStartedEvent
 	12, // 20: bitbox.base.v1.Event.machine_stopping:type_name -> bitbox.base.v1.MachineStoppingEvent
-	23, // 21: bitbox.base.v1.Event.node_stopped:type_name -> bitbox.base.v1.NodeStoppedEvent
-	24, // 22: bitbox.base.v1.Event.node_behind:type_name -> bitbox.base.v1.NodeBehindEvent
-	25, // 23: bitbox.base.v1.Event.node_caught_up:type_name -> bitbox.base.v1.NodeCaughtUpEvent
-	26, // 24: bitbox.base.v1.Event.node_lonely:type_name -> bitbox.base.v1.NodeLonelyEvent
-	27, // 25: bitbox.base.v1.Event.chain_reorganised:type_name -> bitbox.base.v1.ChainReorganisedEvent
-	28, // 26: bitbox.base.v1.Event.node_disk_filling:type_name -> bitbox.base.v1.NodeDiskFillingEvent
-	29, // 27: bitbox.base.v1.Event.node_unmaintained:type_name -> bitbox.base.v1.NodeUnmaintainedEvent
+	28, // 21: bitbox.base.v1.Event.node_stopped:type_name -> bitbox.base.v1.NodeStoppedEvent
+	29, // 22: bitbox.base.v1.Event.node_behind:type_name -> bitbox.base.v1.NodeBehindEvent
+	30, // 23: bitbox.base.v1.Event.node_caught_up:type_name -> bitbox.base.v1.NodeCaughtUpEvent
+	31, // 24: bitbox.base.v1.Event.node_lonely:type_name -> bitbox.base.v1.NodeLonelyEvent
+	32, // 25: bitbox.base.v1.Event.chain_reorganised:type_name -> bitbox.base.v1.ChainReorganisedEvent
+	33, // 26: bitbox.base.v1.Event.node_disk_filling:type_name -> bitbox.base.v1.NodeDiskFillingEvent
+	34, // 27: bitbox.base.v1.Event.node_unmaintained:type_name -> bitbox.base.v1.NodeUnmaintainedEvent
 	6,  // 28: bitbox.base.v1.Event.disk_trouble:type_name -> bitbox.base.v1.DiskTroubleEvent
-	31, // 29: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
-	31, // 30: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
-	32, // 31: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
-	33, // 32: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
-	32, // 33: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
-	32, // 34: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
-	32, // 35: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
-	32, // 36: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
-	32, // 37: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
-	32, // 38: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
-	34, // 39: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
-	32, // 40: bitbox.base.v1.PostureChangedEvent.app:type_name -> bitbox.base.v1.App
-	35, // 41: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
-	36, // 42: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
-	36, // 43: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
-	37, // 44: bitbox.base.v1.NodeCaughtUpEvent.network:type_name -> bitbox.base.v1.Network
-	0,  // 45: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
-	1,  // 46: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.Event
-	46, // [46:47] is the sub-list for method output_type
-	45, // [45:46] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	36, // 29: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
+	36, // 30: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
+	37, // 31: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
+	38, // 32: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
+	37, // 33: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
+	37, // 34: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
+	37, // 35: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
+	37, // 36: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
+	37, // 37: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
+	37, // 38: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
+	39, // 39: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
+	37, // 40: bitbox.base.v1.PostureChangedEvent.app:type_name -> bitbox.base.v1.App
+	20, // 41: bitbox.base.v1.PostureChangedEvent.differences:type_name -> bitbox.base.v1.PostureChange
+	21, // 42: bitbox.base.v1.PostureChange.arguments:type_name -> bitbox.base.v1.ChangeArgument
+	22, // 43: bitbox.base.v1.ChangeArgument.networks:type_name -> bitbox.base.v1.NetworkList
+	38, // 44: bitbox.base.v1.ChangeArgument.role:type_name -> bitbox.base.v1.Role
+	23, // 45: bitbox.base.v1.ChangeArgument.key:type_name -> bitbox.base.v1.SSHKeyName
+	24, // 46: bitbox.base.v1.ChangeArgument.keys:type_name -> bitbox.base.v1.SSHKeyList
+	23, // 47: bitbox.base.v1.SSHKeyList.keys:type_name -> bitbox.base.v1.SSHKeyName
+	40, // 48: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
+	41, // 49: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
+	41, // 50: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
+	42, // 51: bitbox.base.v1.NodeCaughtUpEvent.network:type_name -> bitbox.base.v1.Network
+	0,  // 52: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
+	1,  // 53: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.Event
+	53, // [53:54] is the sub-list for method output_type
+	52, // [52:53] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_events_proto_init() }
@@ -2371,14 +2871,26 @@ func file_base_v1_events_proto_init() {
 		(*Event_NodeUnmaintained)(nil),
 		(*Event_DiskTrouble)(nil),
 	}
-	file_base_v1_events_proto_msgTypes[24].OneofWrappers = []any{}
+	file_base_v1_events_proto_msgTypes[21].OneofWrappers = []any{
+		(*ChangeArgument_Text)(nil),
+		(*ChangeArgument_Api)(nil),
+		(*ChangeArgument_Port)(nil),
+		(*ChangeArgument_SharedPort)(nil),
+		(*ChangeArgument_Seconds)(nil),
+		(*ChangeArgument_ForGood)(nil),
+		(*ChangeArgument_Networks)(nil),
+		(*ChangeArgument_Role)(nil),
+		(*ChangeArgument_Key)(nil),
+		(*ChangeArgument_Keys)(nil),
+	}
+	file_base_v1_events_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_events_proto_rawDesc), len(file_base_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,6 +44,9 @@ func (l Language) Will(c client.PostureChange) Text {
 // Changed says what has changed, in a sentence.
 func (l Language) Changed(c client.PostureChange) Text { return l.change(c, l.done, c.Done) }
 
+// Told says a change as news of what somebody did, in a sentence.
+func (l Language) Told(c client.PostureChange) Text { return l.change(c, l.told, c.Told) }
+
 // change writes a change of a known kind in the language. One of an unknown kind has only its English.
 func (l Language) change(c client.PostureChange, t tense, text string) Text {
 	sentence, known := l.sentences[changeKey(c.Kind)]

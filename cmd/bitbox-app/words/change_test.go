@@ -53,6 +53,7 @@ func changes() (all []client.PostureChange) {
 // for each kind, with every argument in its words.
 func TestEachChangeIsSaidInEachLanguage(t *testing.T) {
 	missing := posture.Sentences()
+	delete(missing, "undone") // no difference of two postures
 	for _, c := range changes() {
 		delete(missing, c.Kind)
 		if got := English.Will(c).Text; got != c.Text {
@@ -92,6 +93,32 @@ func TestGermanIsWrittenAsGermansWrite(t *testing.T) {
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// News of a change is said in the language; what an older Base or a newer one tells stays in its words.
+func TestNewsOfAChangeIsSaidInGerman(t *testing.T) {
+	ssh := posture.Change{Kind: "ssh.on", Args: []any{2 * time.Hour, []sshkey.Key{{Comment: "anna", Fingerprint: "SHA256:x"}}}}.Said()
+	for want, e := range map[string]*basev1.PostureChangedEvent{
+		"SSH wurde für den Schlüssel „anna“ (SHA256:x) eingeschaltet, 2 Stunden lang, durch die App „Laptop“.": {
+			Changes: []string{ssh.Told}, Differences: []*basev1.PostureChange{ssh.Message()}, By: "the App 'Laptop'"},
+		"Eine Änderung wurde rückgängig gemacht (nicht rechtzeitig bestätigt).": {Changes: []string{"A change was undone."},
+			Differences: []*basev1.PostureChange{posture.Change{Kind: "undone"}.Said().Message()}, Note: "not confirmed in time"},
+		"SSH was switched off, durch jemanden an der Base.": {Changes: []string{"SSH was switched off."}, By: "the Base's console"},
+		"The moon is full. (It is.).": {Changes: []string{"The moon is full.."}, Note: "It is.",
+			Differences: []*basev1.PostureChange{{Kind: "moon.full"}}},
+	} {
+		if got := German.postureChanged(e); got != want {
+			t.Errorf("said %q, not %q", got, want)
+		}
+	}
+	for _, c := range append(changes(), posture.Change{Kind: "undone"}.Said()) {
+		if got := English.Told(c).Text; got != c.Told {
+			t.Errorf("English tells %q, and the Base %q", got, c.Told)
+		}
+		if got := German.Told(c).Text; strings.ContainsAny(got, "{}%") || got == c.Told {
+			t.Errorf("German tells %q of %q", got, c.Told)
 		}
 	}
 }

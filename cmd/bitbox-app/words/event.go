@@ -2,10 +2,12 @@ package words
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 // Event describes an event, and what is missing.
@@ -133,11 +135,17 @@ func (l Language) ARole(role basev1.Role) string {
 	return l.known("values.a."+role.Name(), l.Role(role))
 }
 
-// postureChanged describes a change of how open the Base is. The Base writes the changes themselves
-// in English.
+// postureChanged describes a change of how open the Base is. An older Base writes its changes in English alone,
+// and a newer one those that this App does not know.
 func (l Language) postureChanged(e *basev1.PostureChangedEvent) string {
-	text := strings.TrimSuffix(strings.Join(e.GetChanges(), " "), ".")
-	by := e.GetBy()
+	changes := slices.Clone(e.GetChanges())
+	for n, difference := range e.GetDifferences() {
+		if change, known := posture.ReadChange(difference); known && len(e.GetDifferences()) == len(changes) {
+			changes[n] = l.Told(change).Text
+		}
+	}
+	text := strings.TrimSuffix(strings.Join(changes, " "), ".")
+	by := l.author(e.GetBy())
 	if e.GetApp() != nil {
 		by = l.app(e.GetApp())
 	}
@@ -145,9 +153,27 @@ func (l Language) postureChanged(e *basev1.PostureChangedEvent) string {
 		text = l.Say("events.by", text, by)
 	}
 	if e.GetNote() != "" {
-		text += " (" + e.GetNote() + ")"
+		text += " (" + l.known(reasons[e.GetNote()], e.GetNote()) + ")"
 	}
 	return text + "."
+}
+
+// A Base names in English who has changed something, and why it ended by itself. These are the names, as
+// internal/protocol/posture has them. An owner writes any other reason.
+var (
+	authors = map[string]string{"an App": "events.by.app", "an owner's App": "events.by.owner", "the Base's console": "events.by.console",
+		"the Base": "events.by.base"}
+	reasons = map[string]string{"its time is over": "events.because.time", "the machine was restarted": "events.because.restart",
+		"not confirmed in time": "events.because.unconfirmed", "applying it took too long": "events.because.slow",
+		"it could not be applied": "events.because.failed"}
+)
+
+// author is who has changed something.
+func (l Language) author(by string) string {
+	if name, begins := strings.CutPrefix(by, "the App '"); begins && strings.HasSuffix(name, "'") {
+		return l.Say("events.by.named", strings.TrimSuffix(name, "'"))
+	}
+	return l.known(authors[by], by)
 }
 
 // appName is the name of an App and its id.

@@ -17,6 +17,7 @@ type Language struct {
 	// date is the layout of a date before a time, decimal the sign before the tenths.
 	date, decimal string
 	future, done  tense
+	told          tense
 	// problems, errors and findings are the words for what English leaves to the client and the Base.
 	problems []problem
 	errors   map[string]string
@@ -26,9 +27,9 @@ type Language struct {
 // The languages. Each has its sentences in a file of its own.
 var (
 	English = Language{Tag: "en", Name: "English", sentences: english, date: "2006-01-02 ", decimal: ".",
-		future: tense{"will be", "will be", ""}, done: tense{"is now", "is now", ""}}
+		future: tense{"will be", "will be", ""}, done: tense{"is now", "is now", ""}, told: tense{"was", "is now", ""}}
 	German = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ",",
-		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""},
+		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""}, told: tense{"wurde", "ist jetzt", ""},
 		problems: germanProblems, errors: germanErrors, findings: germanFindings}
 )
 

@@ -135,6 +135,7 @@ func (k *Keeper) tellLocked(app string) {
 		event := &basev1.PostureChangedEvent{By: news.By, Note: news.Note}
 		for _, change := range news.Changes {
 			event.Changes = append(event.Changes, change.Told)
+			event.Differences = append(event.Differences, change.Message())
 		}
 		switch {
 		case news.Ended != "":

@@ -150,7 +150,7 @@ func (l *Ledger) News(revision, restriction uint64) []News {
 		case !isNew || e.origin == systemv1.PostureDocument_ORIGIN_FACTORY || e.origin == systemv1.PostureDocument_ORIGIN_CEREMONY:
 		case e.origin == systemv1.PostureDocument_ORIGIN_UNDO:
 			news = slices.DeleteFunc(news, func(n News) bool { return n.Restriction == 0 && n.Revision == last.Revision })
-			told.By, told.Changes = last.By, []Change{{Told: "A change was undone."}}
+			told.By, told.Changes = last.By, []Change{Change{Kind: "undone"}.Said()}
 			news = append(news, told)
 		default:
 			if told.Changes = slices.DeleteFunc(slices.Clone(e.Changes),

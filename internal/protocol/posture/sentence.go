@@ -19,6 +19,7 @@ type ChangeKind string
 var sentences = map[ChangeKind]string{
 	"lockdown.on":             "The Base {be} locked down: SSH off, extra APIs closed, no pairing from the network",
 	"lockdown.off":            "The lockdown {be} lifted",
+	"undone":                  "A change {be} undone",
 	"base.name":               "The Base {be} named \"%[1]s\" instead of \"%[2]s\"",
 	"endpoint.open":           "The %[1]s {is} reachable for %[2]s on %[3]s",
 	"endpoint.open.from":      "The %[1]s {is} reachable for %[2]s on %[3]s, from %[4]s alone",
