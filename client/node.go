@@ -29,6 +29,24 @@ type BitcoinCore struct {
 	file             *os.File
 }
 
+// The names of the two files beside the archive, and how long the archive and each of them may be, in bytes.
+const (
+	BitcoinCoreSums       = bitcoincore.SumsFile
+	BitcoinCoreSignatures = bitcoincore.SignaturesFile
+	MaxBitcoinCore        = bitcoincore.MaxArchive
+	MaxBitcoinCoreSums    = bitcoincore.MaxSignatures
+)
+
+// BitcoinCoreName returns the name of an archive, and an error if no release for Linux that Bases take has
+// that name. It is no path.
+func BitcoinCoreName(name string) (string, error) {
+	archive, err := bitcoincore.ParseArchive(name)
+	if err != nil {
+		return "", fail(ErrRelease, err, "%v", err)
+	}
+	return archive.Name, nil
+}
+
 // OpenBitcoinCore checks that an archive is whole, and one that Bases take. Close must follow.
 func OpenBitcoinCore(path string) (_ *BitcoinCore, err error) {
 	archive, err := bitcoincore.ParseArchive(filepath.Base(path))

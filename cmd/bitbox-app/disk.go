@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
@@ -48,7 +48,8 @@ func diskQuery(p *program) query[*basev1.ListDisksResponse] {
 		columns: []string{"NAME", "DISK", "SIZE", "BUS", "CONTENT", "HEALTH", "FOR THE CHAIN"},
 		rows: func(answer *basev1.ListDisksResponse) (rows [][]string) {
 			for _, d := range answer.GetDisks() {
-				rows = append(rows, []string{d.GetName(), diskName(d), decimal(d.GetSizeBytes()), d.GetBus(), diskContent(d), health(d.GetHealth()),
+				rows = append(rows, []string{d.GetName(), owner.DiskName(d), owner.DiskSize(d.GetSizeBytes()),
+					d.GetBus(), diskContent(d), health(d.GetHealth()),
 					usable(d)})
 			}
 			return rows
@@ -64,15 +65,6 @@ func diskQuery(p *program) query[*basev1.ListDisksResponse] {
 		return p.printf("%s\n", p.out.Fold("", client.Printable(chainDisk(answer.GetChain()))))
 	}
 	return q
-}
-
-// diskName is how people recognise a disk: by its label.
-func diskName(d *basev1.Disk) string {
-	name := d.GetModel()
-	if d.GetSerialEnd() != "" {
-		name += " …" + d.GetSerialEnd()
-	}
-	return strings.TrimSpace(name)
 }
 
 func diskContent(d *basev1.Disk) string {
@@ -135,19 +127,6 @@ func chainDisk(c *basev1.ChainDisk) string {
 	return "How the disk of the chain is, is not known."
 }
 
-// decimal shows the size of a disk as it is sold, in powers of ten.
-func decimal(bytes uint64) string {
-	for _, unit := range []struct {
-		size uint64
-		name string
-	}{{1e12, "TB"}, {1e9, "GB"}} {
-		if bytes >= unit.size {
-			return fmt.Sprintf("%.3g %s", float64(bytes)/float64(unit.size), unit.name)
-		}
-	}
-	return fmt.Sprintf("%d MB", bytes/1e6)
-}
-
 func (p *program) diskUseCommand() *cobra.Command {
 	var confirm string
 	var pruned, erase bool
@@ -176,7 +155,7 @@ wallet server such as Electrum's, and 'bitbox-app node settings' shows how many 
 				list, err := session.Disks(ctx)
 				for _, d := range list.GetDisks() {
 					if d.GetRefused() == "" {
-						names = append(names, cobra.CompletionWithDesc(client.Printable(d.GetName()), client.Printable(diskName(d))))
+						names = append(names, cobra.CompletionWithDesc(client.Printable(d.GetName()), client.Printable(owner.DiskName(d))))
 					}
 				}
 				return err
@@ -197,78 +176,40 @@ wallet server such as Electrum's, and 'bitbox-app node settings' shows how many 
 			if err != nil {
 				return err
 			}
-			i := slices.IndexFunc(list.GetDisks(), func(d *basev1.Disk) bool { return d.GetName() == args[0] })
-			if i < 0 {
-				return usageError{fmt.Errorf("this Base has no disk %q; see 'bitbox-app disk'", client.Printable(args[0]))}
-			}
-			disk := list.GetDisks()[i]
-			erase := erase && disk.GetContent() != "" || disk.GetContent() != "" && disk.GetChainUuid() == ""
-			if err := mayUse(disk, pruned); err != nil {
+			use, err := owner.ChooseDisk(list, args[0], erase, pruned)
+			if err != nil {
 				return err
 			}
 			typed := confirm
 			if !c.Flags().Changed("confirm") {
-				if typed, err = p.typeDisk(ctx, disk, erase); err != nil {
+				if typed, err = p.typeDisk(ctx, use); err != nil {
 					return err
 				}
 			}
-			if typed != diskSentence(disk, erase) {
-				return &client.Error{Kind: client.ErrNotApproved, Text: fmt.Sprintf("that is not %q, so nothing was done", diskSentence(disk, erase))}
+			if err := use.Check(typed); err != nil {
+				return err
 			}
 			p.left = perhapsDone
-			if err := session.UseDisk(ctx, disk, erase, pruned); err != nil {
+			if err := session.UseDisk(ctx, use.Disk, use.Erase, use.Pruned); err != nil {
 				return err
 			}
 			if p.json {
-				return p.printJSON(map[string]string{"disk": disk.GetId()})
+				return p.printJSON(map[string]string{"disk": use.Disk.GetId()})
 			}
-			return p.printf("%s is being prepared; the node starts again with it. See: bitbox-app disk\n", client.Printable(diskName(disk)))
+			return p.printf("%s See: bitbox-app disk\n", use.Done())
 		})
 	}
 	return command
 }
 
-// mayUse tells beforehand what the Base would refuse.
-func mayUse(d *basev1.Disk, pruned bool) error {
-	switch {
-	case d.GetRefused() != "":
-		return &client.Error{Kind: client.ErrNotNow, Text: fmt.Sprintf("%s cannot be used for the chain: %s", client.Printable(d.GetName()),
-			client.Printable(d.GetRefused()))}
-	case d.GetSmall() && !pruned:
-		return &client.Error{Kind: client.ErrNotNow, Text: fmt.Sprintf("%s has %s, and the whole chain of mainnet needs 1 TB today and 100 GB more each year. "+
-			"A pruned node keeps the newest blocks only, and cannot serve a wallet server; to use the disk for one, add --pruned",
-			client.Printable(d.GetName()), decimal(d.GetSizeBytes()))}
-	}
-	return nil
-}
-
-// diskSentence is what an owner types. Where data is lost, it says so.
-func diskSentence(d *basev1.Disk, erase bool) string {
-	if erase {
-		return "erase everything on " + client.Printable(d.GetName())
-	}
-	return "use " + client.Printable(d.GetName())
-}
-
 // typeDisk says what happens, and asks for the sentence.
-func (p *program) typeDisk(ctx context.Context, d *basev1.Disk, erase bool) (string, error) {
+func (p *program) typeDisk(ctx context.Context, use owner.DiskUse) (string, error) {
 	if !p.terminal || p.json {
-		return "", usageError{fmt.Errorf("there is no terminal to type at; to use the disk without being asked, add --confirm %q", diskSentence(d, erase))}
+		return "", usageError{fmt.Errorf("there is no terminal to type at; to use the disk without being asked, add --confirm %q",
+			use.Sentence())}
 	}
 	lines := readLines(p.in) // start now, to recognise input that was typed too early
-	what := "It is empty."
-	switch {
-	case erase:
-		what = "Everything on it will be lost: " + d.GetContent() + "."
-	case d.GetChainUuid() != "":
-		what = "It has a chain, which is used as it is."
-	}
-	if d.GetSmall() {
-		what += " A node of mainnet will keep only the newest blocks, which cannot be undone without fetching the whole chain again."
-	}
-	err := p.printf("The disk %s (%s, %s) will hold the chain. %s\nThe node stops, and starts again with it.\nTo confirm, type: %s\n> ",
-		client.Printable(d.GetName()), client.Printable(diskName(d)), decimal(d.GetSizeBytes()), client.Printable(what), diskSentence(d, erase))
-	if err != nil {
+	if err := p.printf("%s\nTo confirm, type: %s\n> ", use.Change().Text, use.Sentence()); err != nil {
 		return "", err
 	}
 	typed, err := nextLine(ctx, lines, time.Now())

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,9 +13,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
-
-// installTime is how long sending a release over a slow network and installing it may take.
-const installTime = time.Hour
 
 // nodeChanged is what --json prints of a change of the node.
 type nodeChanged struct {
@@ -53,9 +49,8 @@ The release before it stays on the Base until the next one is installed.`,
 			return err
 		}
 		defer func() { _ = release.Close() }()
-		return p.call(c.Context(), installTime, func(ctx context.Context, session *client.Session) error {
-			if err := asking.must(ctx, client.PostureChange{Field: "node", Subject: release.Name,
-				Text: fmt.Sprintf("The node will run Bitcoin Core %s.", release.Version)}); err != nil {
+		return p.call(c.Context(), owner.NodeInstallTime, func(ctx context.Context, session *client.Session) error {
+			if err := asking.must(ctx, owner.CoreChange(release)); err != nil {
 				return err
 			}
 			p.left = "nothing was installed; the Base deletes the partial file"
@@ -67,8 +62,7 @@ The release before it stays on the Base until the next one is installed.`,
 			case p.json:
 				return p.printJSON(nodeChanged{Done: "install", Version: release.Version, Signers: signers})
 			}
-			return p.printf("The Base has installed Bitcoin Core %s, signed by %s.\n%s\n", client.Printable(release.Version),
-				client.Printable(strings.Join(signers, ", ")), stopping)
+			return p.printf("%s\n", owner.CoreInstalled(release, signers))
 		})
 	}
 	return command
@@ -83,14 +77,11 @@ stops, which can take 10 minutes.`,
 		Example: `  bitbox-app node restart`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.changeService(c, nodeService, basev1.ServiceAction_SERVICE_ACTION_RESTART,
+			return p.changeService(c, owner.NodeService, basev1.ServiceAction_SERVICE_ACTION_RESTART,
 				func(context.Context, string) error { return nil })
 		},
 	}
 }
-
-// nodeService is the name of the node among the services.
-const nodeService = "bitcoin"
 
 // rebuild says what a way of making the chain again does.
 type rebuild struct {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -49,31 +50,23 @@ ask for it to be erased: it has nothing of yours, and takes days to load again.`
 			case p.json:
 				return p.printJSON(map[string]string{"reset": wiped})
 			}
-			return p.printf("%s is being wiped and restarts as new. To use it again: bitbox-app pair\n", client.Printable(wiped))
+			return p.printf("%s To use it again: bitbox-app pair\n", owner.ResetDone(wiped))
 		})
 	}
 	return command
 }
 
-// wipes says what a factory reset costs.
-const wipes = "This wipes the Base: its identity, all pairings and keys, and its posture.\n" +
-	"Every App, this one included, must be paired again by somebody at the Base."
-
-// eraseWords are what an owner types to lose the chain.
-const eraseWords = "erase the chain"
-
 // typeReset asks for the Base's name, and then for the chain, unless that is decided.
 func (p *program) typeReset(ctx context.Context, base string, eraseChain bool) (answer client.ResetAnswer, err error) {
-	asked := []string{baseQuestion(base, wipes)}
+	asked := []string{baseQuestion(base, owner.ResetCost().Text)}
 	if !eraseChain {
-		asked = append(asked, fmt.Sprintf("The chain of the Bitcoin node stays: it has nothing of yours, and takes days to load again.\n"+
-			"To erase it, too, type %q; otherwise press Enter: ", eraseWords))
+		asked = append(asked, fmt.Sprintf("%s\nTo erase it, too, type %q; otherwise press Enter: ", owner.ChainCost().Text, owner.EraseWords))
 	}
 	typed, err := p.typeAnswers(ctx, base, asked...)
 	if err != nil {
 		return answer, err
 	}
-	return client.ResetAnswer{Typed: typed[0], EraseChain: eraseChain || len(typed) > 1 && typed[1] == eraseWords}, nil
+	return client.ResetAnswer{Typed: typed[0], EraseChain: eraseChain || len(typed) > 1 && typed[1] == owner.EraseWords}, nil
 }
 
 // typeBase says what something costs, and asks for the Base's name.

@@ -397,3 +397,51 @@ func TestARealBaseIsCheckedAsAWalletDoes(t *testing.T) {
 		}
 	}
 }
+
+// typed does a deed whose question is a sentence, and types this in its place.
+func (h *home) typed(base string, d Deed, text string) DeedState {
+	h.t.Helper()
+	shown := h.reads(base, d)
+	if shown.Question.Kind != TypeSentence {
+		h.t.Fatalf("%s asks %+v", d.Kind, shown.Question)
+	}
+	if text == "" {
+		text = shown.Question.Sentence
+	}
+	if err := h.Answer(shown.Number, shown.Question.ID, Answer{Yes: true, Text: text}); err != nil {
+		h.t.Fatal(err)
+	}
+	return h.over(shown.Number)
+}
+
+// A deed that cannot be undone needs a sentence that is typed; another one does nothing.
+func TestAtARealBaseWhatIsForGoodIsTyped(t *testing.T) {
+	h := newHome(t)
+	h.appliance.Machine.SetDisks(&basev1.Disk{Name: "sda", Id: strings.Repeat("a1", 16), Model: "CT2000MX500SSD1", SerialEnd: "A1B2",
+		SizeBytes: 2_000_398_934_016, Bus: "sata", Content: "an ext4 file system"})
+	id := h.pairs()
+	disk := Deed{Kind: UseDisk, Subject: "sda"}
+	for _, d := range []Deed{disk, {Kind: FactoryReset}, {Kind: Resync}} {
+		if got := h.typed(id, d, "yes"); !errors.Is(got.Err, client.ErrNotApproved) {
+			t.Errorf("%s with another sentence: %v", d.Kind, got.Err)
+		}
+	}
+	if d := h.tells(id, Deed{Kind: UseDisk, Subject: "sdb"}); !errors.Is(d.Err, client.ErrInvalid) {
+		t.Errorf("a disk that is not there: %v", d.Err)
+	}
+	asked := h.reads(id, disk)
+	q := asked.Question
+	if q.Sentence != "erase everything on sda" || !strings.Contains(q.Changes[0].Text, "Everything on it will be lost: an ext4") {
+		t.Errorf("it asks %+v", q)
+	}
+	h.Stop(asked.Number)
+	h.over(asked.Number)
+	d := h.typed(id, disk, "")
+	if d.Err != nil || d.Result.String() != "CT2000MX500SSD1 …A1B2 is being prepared; the node starts again with it." {
+		t.Errorf("the disk: %s, %v", d.Result, d.Err)
+	}
+	d = h.typed(id, Deed{Kind: FactoryReset}, "")
+	if d.Err != nil || !strings.HasSuffix(d.Result.String(), "is being wiped and restarts as new.") {
+		t.Errorf("the reset: %s, %v", d.Result, d.Err)
+	}
+}

@@ -54,6 +54,10 @@ const (
 	CheckWallet                         // connects as a wallet does
 	Reindex                             //
 	Resync                              //
+	ChangeNode                          // Node
+	InstallCore                         // Text: the path of a release of Bitcoin Core on this computer
+	UseDisk                             // Subject: the disk's name; Erase: a chain on it, too; Pruned
+	FactoryReset                        // Erase: the chain, too
 	DebianUpdates                       //
 	Forget                              // of this App's own side
 )
@@ -67,6 +71,10 @@ type Deed struct {
 	Role          basev1.Role
 	Addresses     []string
 	Words         bool
+	Node          NodeWish
+	Erase, Pruned bool
+	// From is where the deed was begun, for a way back there: a name that only the one who shows it knows.
+	From string
 }
 
 // Hand is how a deed asks the owner, and tells how far it is.
@@ -221,9 +229,13 @@ var deeds = map[DeedKind]struct {
 		}
 		return s.apply(ctx, client.KeepIn(d.Subject), h)
 	}},
-	CheckWallet: {"check-wallet", nil, checkWallet},
-	Reindex:     {"reindex", nil, rebuild(false)},
-	Resync:      {"resync", nil, rebuild(true)},
+	CheckWallet:  {"check-wallet", nil, checkWallet},
+	ChangeNode:   {"node-settings", nil, changeNode},
+	InstallCore:  {"install-core", nil, installCore},
+	UseDisk:      {"use-disk", nil, useDisk},
+	FactoryReset: {"factory-reset", nil, reset},
+	Reindex:      {"reindex", nil, rebuild(false)},
+	Resync:       {"resync", nil, rebuild(true)},
 	DebianUpdates: {"debian-updates", func(Deed) client.PostureChange {
 		return words.Change(client.PostureChange{Field: "debian"}, "deed.debian-updates")
 	}, func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
@@ -296,9 +308,9 @@ func (s *session) Do(ctx context.Context, d Deed, h Hand) (words.Said, error) {
 	return result, nil
 }
 
-// consent asks about one change, and returns an error unless the owner wants it.
-func (h Hand) consent(change client.PostureChange) error {
-	yes, err := h.Approve([]client.PostureChange{change})
+// consent asks about changes, and returns an error unless the owner wants it.
+func (h Hand) consent(changes ...client.PostureChange) error {
+	yes, err := h.Approve(changes)
 	if err == nil && !yes {
 		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
 	}
@@ -402,11 +414,7 @@ func rebuild(resync bool) func(context.Context, *session, Deed, Hand) (words.Sai
 			return words.Said{}, err
 		}
 		name := view.Effective().NodeName
-		typed, err := h.Ask(ctx, Question{Kind: TypeSentence, Sentence: name, Changes: []client.PostureChange{RebuildCost(resync)}})
-		if err == nil && (!typed.Yes || typed.Text != name) {
-			err = &client.Error{Kind: client.ErrNotApproved, Text: "the name of the Base was not typed, so nothing was done"}
-		}
-		if err != nil {
+		if err := h.types(ctx, name, RebuildCost(resync), isName(name)); err != nil {
 			return words.Said{}, err
 		}
 		return words.Saying("done.rebuild"), s.RebuildChain(ctx, resync)

@@ -68,6 +68,7 @@ type Owner struct {
 type underWay struct {
 	cancel context.CancelFunc
 	agreed bool // the owner has said yes to the changes
+	opens  bool // one of the changes opens something, so the Base tries it
 	answer chan Answer
 }
 
@@ -251,6 +252,8 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 		most = UpdateTime
 	case InstallNewer:
 		most = newerTime
+	case InstallCore:
+		most = NodeInstallTime
 	case Reboot:
 		most = RebootTime
 	}
@@ -281,7 +284,7 @@ func (o *Owner) carryOut(ctx context.Context, number uint64, w *underWay, name s
 	} else {
 		result, err = o.act(ctx, number, w, name, d)
 	}
-	if made != nil || d.Kind == Rename || d.Kind == Forget {
+	if made != nil || d.Kind == Rename || d.Kind == Forget || d.Kind == FactoryReset {
 		o.follower.ReadBases() // the next deed finds the Base by its new name
 	}
 	o.change(func(b *book) {
@@ -311,11 +314,11 @@ func leaves(d Deed, w *underWay, err error) words.Said {
 		return words.Said{}
 	case d.Kind == Pair:
 		return words.Saying("leaves.pair")
-	case d.Kind == Install || d.Kind == InstallNewer:
+	case d.Kind == Install || d.Kind == InstallNewer || d.Kind == InstallCore:
 		return words.Saying("leaves.install")
 	case !w.agreed:
 		return words.Saying("leaves.nothing")
-	case d.Kind.Tried():
+	case d.Kind.Tried(), d.Kind == SetRole && w.opens: // a lower role holds at once
 		return words.Saying("leaves.tried")
 	}
 	return words.Saying("leaves.unknown")
@@ -343,7 +346,9 @@ func (o *Owner) hand(ctx context.Context, number uint64, w *underWay) Hand {
 		Approve: func(changes []client.PostureChange) (bool, error) {
 			answer, err := o.ask(ctx, number, w, Question{Kind: Consent, Changes: changes})
 			if answer.Yes {
-				o.change(func(*book) { w.agreed = true })
+				o.change(func(*book) {
+					w.agreed, w.opens = true, slices.ContainsFunc(changes, func(c client.PostureChange) bool { return c.Opens })
+				})
 			}
 			return answer.Yes, err
 		},
@@ -361,7 +366,13 @@ func (o *Owner) hand(ctx context.Context, number uint64, w *underWay) Hand {
 				}
 			})
 		},
-		Ask: func(ctx context.Context, q Question) (Answer, error) { return o.ask(ctx, number, w, q) },
+		Ask: func(ctx context.Context, q Question) (Answer, error) {
+			answer, err := o.ask(ctx, number, w, q)
+			if answer.Yes {
+				o.change(func(*book) { w.agreed = true })
+			}
+			return answer, err
+		},
 	}
 }
 

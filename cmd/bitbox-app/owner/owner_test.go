@@ -189,6 +189,11 @@ func TestStoppingPromisesNothingThatTheBaseDoesNotDo(t *testing.T) {
 			}
 		}
 	}
+	// A raise of a role is tried; a lower role holds at once.
+	raise := leaves(Deed{Kind: SetRole}, &underWay{agreed: true, opens: true}, context.Canceled)
+	if !strings.Contains(raise.String(), "undoes") {
+		t.Errorf("a raise that was stopped leaves %q", raise)
+	}
 }
 
 // Each click on the button begins one, as long as nobody has answered.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,7 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 )
 
 const (
@@ -118,7 +121,7 @@ func (s *server) take(w http.ResponseWriter, r *http.Request, b owner.Base, kind
 		return
 	}
 	d, err := read(form, b)
-	d.Kind = kind
+	d.Kind, d.From = kind, pages.Screen(r.URL.Query().Get("from"))
 	switch {
 	case err != nil:
 		s.problem(w, http.StatusBadRequest, err)
@@ -170,9 +173,41 @@ func (s *server) stop(w http.ResponseWriter, r *http.Request, _ visitor) {
 	http.Redirect(w, r, fmt.Sprintf("/deed/%d", deed), http.StatusSeeOther)
 }
 
-// install takes a release from the browser and starts to bring it to a Base. It is kept in the App's
-// folder until the deed has ended: an upload that breaks off is continued from there.
+// install takes a release of the Base's software from the browser and starts to bring it to a Base.
 func (s *server) install(w http.ResponseWriter, r *http.Request, v visitor) {
+	s.bring(w, r, v, owner.Install, softwareFiles)
+}
+
+// installCore takes a release of Bitcoin Core in the same way.
+func (s *server) installCore(w http.ResponseWriter, r *http.Request, v visitor) {
+	s.bring(w, r, v, owner.InstallCore, coreFiles)
+}
+
+// fileField is a file of a form. Its name here is decided by this App, which looks at the browser's at most.
+type fileField struct {
+	field string
+	name  func(sent string) (string, error)
+	most  int64 // bytes
+}
+
+// named is the name of a file that has always the same.
+func named(name string) func(string) (string, error) {
+	return func(string) (string, error) { return name, nil }
+}
+
+// The files of the two forms, in their order. The first one is what the deed is about.
+var (
+	softwareFiles = []fileField{{"file", named("release"), longestUpload}}
+	coreFiles     = []fileField{
+		{"archive", client.BitcoinCoreName, client.MaxBitcoinCore},
+		{"sums", named(client.BitcoinCoreSums), client.MaxBitcoinCoreSums},
+		{"signatures", named(client.BitcoinCoreSignatures), client.MaxBitcoinCoreSums},
+	}
+)
+
+// bring takes files from the browser and starts their deed. They are kept in the App's folder until that
+// has ended: an upload that breaks off is continued from there.
+func (s *server) bring(w http.ResponseWriter, r *http.Request, v visitor, kind owner.DeedKind, files []fileField) {
 	base, known := s.Owner.State().Base(r.PathValue("id"))
 	if !known {
 		s.nowhere(w, r, v)
@@ -184,7 +219,7 @@ func (s *server) install(w http.ResponseWriter, r *http.Request, v visitor) {
 		s.refuse(w, r, verdict{http.StatusConflict, "door.uploading"})
 		return
 	}
-	path, err := s.receive(w, r)
+	path, err := s.receive(w, r, files)
 	if err != nil {
 		<-s.uploading
 		s.Say(fmt.Sprintf("A file could not be taken from the browser: %v.", err))
@@ -192,10 +227,10 @@ func (s *server) install(w http.ResponseWriter, r *http.Request, v visitor) {
 		return
 	}
 	done := func() {
-		_ = os.Remove(path) // the next start removes what is left
+		_ = os.RemoveAll(filepath.Dir(path)) // the next start removes what is left
 		<-s.uploading
 	}
-	number, err := s.Owner.Do(base.ID(), owner.Deed{Kind: owner.Install, Text: path})
+	number, err := s.Owner.Do(base.ID(), owner.Deed{Kind: kind, Text: path, From: pages.Screen(r.URL.Query().Get("from"))})
 	if err != nil {
 		done()
 		s.problem(w, http.StatusConflict, err)
@@ -208,40 +243,66 @@ func (s *server) install(w http.ResponseWriter, r *http.Request, v visitor) {
 	http.Redirect(w, r, fmt.Sprintf("/deed/%d", number), http.StatusSeeOther)
 }
 
-// receive writes the file of a form into the App's folder, and returns its path.
-func (s *server) receive(w http.ResponseWriter, r *http.Request) (_ string, err error) {
+// receive writes the files of a form into a folder of their own in the App's folder, and returns the path
+// of the first one.
+func (s *server) receive(w http.ResponseWriter, r *http.Request, files []fileField) (_ string, err error) {
 	control := http.NewResponseController(w)
 	until := time.Now().Add(uploadTime)
 	if err := errors.Join(control.SetReadDeadline(until), control.SetWriteDeadline(until.Add(answerTime))); err != nil {
 		return "", err
 	}
-	parts, err := r.MultipartReader()
+	sent, err := r.MultipartReader()
 	if err != nil {
 		return "", err
 	}
-	part, err := parts.NextPart()
-	if err != nil {
-		return "", err
-	}
-	if part.FormName() != "file" || part.FileName() == "" {
-		return "", errForm
-	}
-	file, err := os.CreateTemp(s.Dir, uploads)
+	folder, err := os.MkdirTemp(s.Dir, uploads)
 	if err != nil {
 		return "", err
 	}
 	defer func() {
-		if err = errors.Join(err, file.Close()); err != nil {
-			_ = os.Remove(file.Name())
+		if err != nil {
+			_ = os.RemoveAll(folder)
 		}
 	}()
-	if _, err := io.Copy(file, part); err != nil {
+	first := ""
+	for n, file := range files {
+		path, err := file.receive(sent, folder)
+		if err != nil {
+			return "", err
+		}
+		if n == 0 {
+			first = path
+		}
+	}
+	if _, err := sent.NextPart(); !errors.Is(err, io.EOF) {
+		return "", errForm // nothing follows
+	}
+	return first, nil
+}
+
+// receive writes the next file of a form into a folder.
+func (p fileField) receive(from *multipart.Reader, folder string) (path string, err error) {
+	sent, err := from.NextPart()
+	if err != nil {
 		return "", err
 	}
-	if _, err := parts.NextPart(); !errors.Is(err, io.EOF) {
-		return "", errForm // the file is the last field
+	if sent.FormName() != p.field || sent.FileName() == "" {
+		return "", errForm
 	}
-	return file.Name(), nil
+	name, err := p.name(sent.FileName())
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(folder, name)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", err
+	}
+	n, err := io.Copy(file, io.LimitReader(sent, p.most+1))
+	if err == nil && n > p.most {
+		err = errForm
+	}
+	return path, errors.Join(err, file.Close())
 }
 
 // awaitDeed returns when a deed has ended, or the window.
@@ -265,7 +326,7 @@ func removeUploads(dir string) error {
 	files, err := os.ReadDir(dir)
 	for _, file := range files {
 		if strings.HasPrefix(file.Name(), uploads) {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, file.Name())))
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, file.Name())))
 		}
 	}
 	return err

@@ -26,11 +26,10 @@ func (s *site) asked() []any {
 
 // elsewhere are the deeds that are no form of /base/{id}/deed/{kind}, and why.
 var elsewhere = map[owner.DeedKind]string{
-	owner.Pair:     "there is no Base yet, so /pair begins it",
-	owner.Lockdown: "it is a button on each page, and /base/{id}/lockdown begins it",
-	owner.Install:  "it is a file, which has a route with a longer limit",
-	owner.Reindex:  "no page offers it yet",
-	owner.Resync:   "no page offers it yet",
+	owner.Pair:        "there is no Base yet, so /pair begins it",
+	owner.Lockdown:    "it is a button on each page, and /base/{id}/lockdown begins it",
+	owner.Install:     "it is a file, which has a route with a longer limit",
+	owner.InstallCore: "it is files, which have a route with a longer limit",
 }
 
 func TestEachDeedHasAFormAndEachFormIsOfADeed(t *testing.T) {
@@ -58,6 +57,9 @@ func TestAFormStartsItsDeedAndLeadsToIt(t *testing.T) {
 	}{
 		{"/base/" + base + "/deed/lift-ban", url.Values{"subject": {"192.0.2.7"}},
 			doing{base, owner.Deed{Kind: owner.LiftBan, Subject: "192.0.2.7"}}},
+		{"/base/" + base + "/deed/unlock?from=security", url.Values{}, doing{base, owner.Deed{Kind: owner.Unlock, From: "security"}}},
+		{"/base/" + base + "/deed/unlock?from=//other.example", url.Values{}, doing{base, owner.Deed{Kind: owner.Unlock}}},
+		{"/base/" + base + "/deed/factory-reset", url.Values{}, doing{base, owner.Deed{Kind: owner.FactoryReset}}},
 		{"/base/" + base + "/lockdown", url.Values{}, doing{base, owner.Deed{Kind: owner.Lockdown}}},
 		{"/pair", url.Values{"address": {"192.0.2.7:8845", "192.0.2.8:8845"}},
 			doing{"", owner.Deed{Kind: owner.Pair, Addresses: []string{"192.0.2.7:8845", "192.0.2.8:8845"}}}},
@@ -171,7 +173,7 @@ func TestAnUploadIsKeptUntilItsDeedHasEnded(t *testing.T) {
 		t.Fatalf("the owner is asked %+v", asked)
 	}
 	file := asked[0].(doing).deed.Text
-	if content, err := os.ReadFile(file); err != nil || string(content) != "content" || filepath.Dir(file) != s.Dir {
+	if content, err := os.ReadFile(file); err != nil || string(content) != "content" || filepath.Dir(filepath.Dir(file)) != s.Dir {
 		t.Errorf("%s has %q (%v)", file, content, err)
 	}
 	if got := upload(t, b, path, "file"); got.status != http.StatusConflict {

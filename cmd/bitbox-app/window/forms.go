@@ -47,6 +47,11 @@ var forms = map[owner.DeedKind]reader{
 	owner.NodeOnline:      about("service"),
 	owner.NodeOffline:     about("service"),
 	owner.CheckWallet:     plain,
+	owner.Reindex:         plain,
+	owner.Resync:          plain,
+	owner.ChangeNode:      readNode,
+	owner.UseDisk:         readDisk,
+	owner.FactoryReset:    readReset,
 	owner.DebianUpdates:   plain,
 	owner.Forget:          plain,
 }
@@ -172,6 +177,22 @@ func readExpose(f *fields, b owner.Base) (d owner.Deed, err error) {
 // readList has the address of a list of releases, or none.
 func readList(f *fields, _ owner.Base) (owner.Deed, error) {
 	return owner.Deed{Text: f.value("address")}, nil
+}
+
+func readNode(f *fields, _ owner.Base) (owner.Deed, error) {
+	return owner.Deed{Node: owner.NodeWish{Program: f.value("program"), Network: f.value("network"), Prune: f.value("prune"),
+		Cache: f.value("cache"), Every: f.value("every")}}, nil
+}
+
+func readDisk(f *fields, _ owner.Base) (d owner.Deed, err error) {
+	d.Subject, err = f.subject("disk")
+	d.Erase, d.Pruned = f.value("erase") != "", f.value("pruned") != ""
+	return d, err
+}
+
+// readReset has the box for the chain, which stays unless it is ticked.
+func readReset(f *fields, _ owner.Base) (owner.Deed, error) {
+	return owner.Deed{Erase: f.value("erase") != ""}, nil
 }
 
 // readPair is the form of a pairing, which has no Base yet.

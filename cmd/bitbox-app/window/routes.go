@@ -19,8 +19,9 @@ type route struct {
 
 // routes is the table of all that can be asked, by method and path.
 var routes = map[string]route{
-	// A release of the Base's software is no form but a file.
-	"POST /base/{id}/deed/" + owner.Install.String(): {needs: toSee, limit: longestUpload, acts: true, serve: (*server).install},
+	// Releases are files.
+	"POST /base/{id}/deed/" + owner.Install.String():     {needs: toSee, limit: longestUpload, acts: true, serve: (*server).install},
+	"POST /base/{id}/deed/" + owner.InstallCore.String(): {needs: toSee, limit: longestUpload, acts: true, serve: (*server).installCore},
 
 	"GET /enter":            {needs: toEnter, serve: (*server).showEnter},
 	"POST /enter":           {needs: toEnter, limit: longestForm, serve: (*server).enter},

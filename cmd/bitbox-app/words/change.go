@@ -72,8 +72,6 @@ func (l Language) word(arg any) string {
 	switch a := arg.(type) {
 	case Said:
 		return l.Said(a).Text
-	case Seconds:
-		return l.Duration(uint64(a))
 	case posture.Kind:
 		return l.known("values.api."+string(a), posture.Word(a))
 	case posture.Place:
@@ -87,6 +85,8 @@ func (l Language) word(arg any) string {
 		return l.Network(a)
 	case Bytes:
 		return l.Size(uint64(a))
+	case Seconds:
+		return l.Duration(uint64(a))
 	case posture.ForGood:
 		return l.Say("values.good")
 	case posture.Networks:

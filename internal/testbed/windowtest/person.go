@@ -15,7 +15,7 @@ func Say(key string, arguments ...any) string { return words.English.Say(key, ar
 
 // Press presses the button of the form of a deed.
 func Press(tab *chromiumtest.Tab, deed string) {
-	tab.Click(`form[action$="/` + deed + `"] button`)
+	tab.Click(`form[action$="/` + deed + `"] button, form[action*="/deed/` + deed + `?"] button`)
 }
 
 // Read waits until a yes counts, which is pale and dead for its first second.

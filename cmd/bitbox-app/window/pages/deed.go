@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"slices"
@@ -86,16 +87,16 @@ func (v *view) deedTitle(d owner.DeedState) string {
 
 // titledBySubject are the deeds whose title names what they are done to.
 var titledBySubject = []owner.DeedKind{
-	owner.EndLease, owner.LiftBan, owner.Expose,
+	owner.EndLease, owner.LiftBan, owner.Expose, owner.UseDisk,
 	owner.StartService, owner.StopService, owner.RestartService, owner.EnableService, owner.DisableService,
 }
 
-// back is the page from which the deed was probably begun.
+// back is the page on which the deed was begun, or the first one.
 func (v *view) back(d owner.DeedState) string {
 	if v.base.Name == "" {
 		return ""
 	}
-	return addressOf(v.base, first)
+	return addressOf(v.base, cmp.Or(d.Deed.From, first))
 }
 
 // request is a pairing that waits for an act at the Base.
@@ -236,7 +237,7 @@ func (v *view) stopping(d owner.DeedState) *stop {
 		s.Text = v.say("pair.stop.text")
 	case !d.Deed.Kind.Changes():
 		s.Text = v.say("deed.stop.look")
-	case d.Deed.Kind.Tried():
+	case d.Deed.Kind.Tried(), d.Deed.Kind == owner.SetRole:
 		s.Text = v.say("deed.stop.text")
 	}
 	return s

@@ -50,7 +50,7 @@ func (v *view) form(name, class string, data any) Part {
 
 // do is the address to which a form is sent that starts a deed.
 func (v *view) do(kind owner.DeedKind) string {
-	return "/base/" + v.base.ID() + "/deed/" + kind.String()
+	return "/base/" + v.base.ID() + "/deed/" + kind.String() + "?from=" + v.page
 }
 
 // Deadline is a moment that a page counts down to.

@@ -145,10 +145,11 @@ var deedsOf = map[basev1.Role][]owner.DeedKind{
 	basev1.Role_ROLE_VIEWER: {owner.CheckReleases, owner.CheckWallet, owner.Forget},
 	basev1.Role_ROLE_OPERATOR: {owner.DebianUpdates, owner.DisableService, owner.EnableService, owner.Reboot, owner.RestartService,
 		owner.SetTimeZone, owner.StartService, owner.StopService},
-	basev1.Role_ROLE_OWNER: {owner.AcceptApp, owner.AddSSHKeys, owner.CloseWindow, owner.ConfirmTry, owner.EnableSSH, owner.EndLease,
-		owner.Expose, owner.Fix, owner.Install, owner.InstallNewer, owner.LiftBan, owner.NodeOffline, owner.NodeOnline,
-		owner.OpenWindow, owner.PowerOff, owner.PreviousVersion, owner.RemoveSSHKey, owner.Rename, owner.RenameApp, owner.Revoke,
-		owner.SetRole, owner.Unlock},
+	basev1.Role_ROLE_OWNER: {owner.AcceptApp, owner.AddSSHKeys, owner.ChangeNode, owner.CloseWindow, owner.ConfirmTry,
+		owner.EnableSSH, owner.EndLease, owner.Expose, owner.FactoryReset, owner.Fix, owner.Install, owner.InstallCore,
+		owner.InstallNewer, owner.LiftBan, owner.NodeOffline, owner.NodeOnline, owner.OpenWindow, owner.PowerOff,
+		owner.PreviousVersion, owner.Reindex, owner.RemoveSSHKey, owner.Rename, owner.RenameApp, owner.Revoke, owner.Resync,
+		owner.SetRole, owner.Unlock, owner.UseDisk},
 }
 
 // mayDo tells whether a Base does the deed for a role.
@@ -165,8 +166,6 @@ func mayDo(role basev1.Role, kind owner.DeedKind) bool {
 var unoffered = map[owner.DeedKind]string{
 	owner.Pair:     "its page is that of a pairing",
 	owner.Lockdown: "its button is in the header",
-	owner.Reindex:  "no page offers it yet",
-	owner.Resync:   "no page offers it yet",
 }
 
 // offered are the deeds that the forms of the pages of a Base begin, with a form of each.
@@ -182,6 +181,10 @@ func offered(t *testing.T, b owner.Base) map[owner.DeedKind]*html.Node {
 			}
 			for _, n := range elements(tree) {
 				if name, is := strings.CutPrefix(attribute(n, "action"), "/base/"+b.ID()+"/deed/"); is {
+					name, from, _ := strings.Cut(name, "?from=")
+					if from != each.name {
+						t.Errorf("%s offers a deed that leads back to %q", each.name, from)
+					}
 					kind, known := owner.ParseDeed(name)
 					if !known {
 						t.Errorf("%s offers %q, which is no deed", each.name, name)

@@ -30,7 +30,11 @@ func (v *view) machinePage() []Part {
 	if zones := v.answered(owner.TimeZones, "").TimeZones; v.operates() && len(zones.GetNames()) > 0 {
 		parts = append(parts, v.form("machine.zone", "", zoneForm{v.do(owner.SetTimeZone), zones.GetCurrent(), zones.GetNames()}))
 	}
-	return append(parts, v.part("machine.disks", "wide", v.disks()))
+	parts = append(parts, v.part("machine.disks", "wide", v.disks()))
+	if usable := v.usable(); v.owns() && len(usable) > 0 {
+		parts = append(parts, v.form("machine.use", "wide", diskForm{v.do(owner.UseDisk), usable}))
+	}
+	return parts
 }
 
 func machineWants(*view) []owner.Want {
@@ -82,19 +86,10 @@ func (v *view) disksTable(disks []*basev1.Disk) table {
 		"machine.disk.name", "machine.disk.model", "machine.disk.size", "machine.disk.bus",
 		"machine.disk.content", "machine.disk.health", "machine.disk.chain")}
 	for _, d := range disks {
-		t.Rows = append(t.Rows, []string{d.GetName(), diskName(d), decimal(d.GetSizeBytes()), d.GetBus(), v.diskContent(d),
+		t.Rows = append(t.Rows, []string{d.GetName(), owner.DiskName(d), owner.DiskSize(d.GetSizeBytes()), d.GetBus(), v.diskContent(d),
 			v.diskHealth(d.GetHealth()), v.diskUsable(d)})
 	}
 	return t
-}
-
-// diskName is how people recognise a disk: by its label.
-func diskName(d *basev1.Disk) string {
-	name := d.GetModel()
-	if d.GetSerialEnd() != "" {
-		name += " …" + d.GetSerialEnd()
-	}
-	return strings.TrimSpace(name)
 }
 
 func (v *view) diskContent(d *basev1.Disk) string {
@@ -131,6 +126,23 @@ func (v *view) diskUsable(d *basev1.Disk) string {
 		return v.say("machine.disk.small")
 	}
 	return v.say("machine.disk.yes")
+}
+
+// diskForm is where an owner chooses a disk for the chain.
+type diskForm struct {
+	Action string
+	Disks  []choice
+}
+
+// usable are the disks that the Base would use for the chain.
+func (v *view) usable() (disks []choice) {
+	for _, d := range v.answered(owner.Disks, "").Disks.GetDisks() {
+		if d.GetRefused() == "" && !d.GetChosen() {
+			disks = append(disks, choice{Value: d.GetName(), Text: fmt.Sprintf("%s: %s, %s", d.GetName(), owner.DiskName(d),
+				owner.DiskSize(d.GetSizeBytes()))})
+		}
+	}
+	return disks
 }
 
 // disksView are the disks and the chain's.
@@ -196,17 +208,4 @@ func (v *view) chainDisk(c *basev1.ChainDisk) string {
 		return v.say("machine.chain.trouble", c.GetTrouble())
 	}
 	return v.say("machine.chain.unknown")
-}
-
-// decimal shows the size of a disk as it is sold, in powers of ten.
-func decimal(bytes uint64) string {
-	for _, unit := range []struct {
-		size uint64
-		name string
-	}{{1e12, "TB"}, {1e9, "GB"}} {
-		if bytes >= unit.size {
-			return fmt.Sprintf("%.3g %s", float64(bytes)/float64(unit.size), unit.name)
-		}
-	}
-	return fmt.Sprintf("%d MB", bytes/1e6)
 }

@@ -5,6 +5,7 @@ import (
 	"html/template"
 	"slices"
 	"strconv"
+	"strings"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
@@ -48,8 +49,17 @@ func (v *view) nodePage() []Part {
 	if v.owns() && v.base.Look.Access != nil && !v.wallet().Open {
 		parts = append(parts, v.form("node.open", "wide", v.walletForm()))
 	}
-	parts = append(parts, v.part("node.peers", "wide", shown))
-	return append(parts, v.part("node.settings", "wide", v.nodeSettings()))
+	parts = append(parts, v.part("node.peers", "wide", shown), v.part("node.settings", "wide", v.nodeSettings()))
+	if !v.owns() || v.answered(owner.NodeSettings, "").NodeSettings == nil {
+		return parts
+	}
+	parts = append(parts, v.form("node.change", "wide", v.nodeForm()), v.form("node.core", "", v.do(owner.InstallCore)))
+	if shown.Has {
+		parts = append(parts, v.part("node.rebuild", "", []button{
+			{Action: v.do(owner.Reindex), Text: v.say("deed.title.reindex"), Class: "danger"},
+			{Action: v.do(owner.Resync), Text: v.say("deed.title.resync"), Class: "danger"}}))
+	}
+	return parts
 }
 
 func nodeWants(*view) []owner.Want {
@@ -154,6 +164,24 @@ type nodeSettingsView struct {
 	Known bool
 	Notes []string
 	Facts []fact
+}
+
+// nodeForm is the form of the settings of the node. An empty field changes nothing.
+type nodeForm struct {
+	Action             string
+	Programs, Networks []choice
+}
+
+func (v *view) nodeForm() nodeForm {
+	stays := choice{Text: v.say("node.stays")}
+	f := nodeForm{Action: v.do(owner.ChangeNode), Networks: []choice{stays},
+		Programs: []choice{stays, {Value: "core", Text: "Bitcoin Core"}, {Value: "btcd", Text: "btcd"}}}
+	for _, network := range []basev1.Network{basev1.Network_NETWORK_MAINNET, basev1.Network_NETWORK_TESTNET4, basev1.Network_NETWORK_SIGNET,
+		basev1.Network_NETWORK_REGTEST, basev1.Network_NETWORK_SIMNET} {
+		typed := strings.ToLower(strings.TrimPrefix(network.String(), "NETWORK_"))
+		f.Networks = append(f.Networks, choice{Value: typed, Text: v.language.Network(network)})
+	}
+	return f
 }
 
 // nodePrograms are the names of the programs.

@@ -30,7 +30,8 @@
 // # What forms send
 //
 //	POST /pair                    address: host or host:port, several with spaces between; words: 1
-//	POST /base/ID/deed/KIND       begins a deed of package owner; ../forms.go has its fields
+//	POST /base/ID/deed/KIND       begins a deed of package owner; ../forms.go has its fields. The query
+//	                              from=PAGE names the page, to which the deed leads back
 //	POST /base/ID/audit           has the Base inspect itself again
 //	POST /base/ID/lockdown        begins a lockdown, whose deed asks once
 //	POST /deed/N/answer           question: its id; answer: yes or no; text: what was typed

@@ -50,6 +50,14 @@ func Start(s owner.State) string {
 	return "/bases"
 }
 
+// Screen returns the name of a page about a Base, if there is one of this name; otherwise it is empty.
+func Screen(name string) string {
+	if slices.ContainsFunc(screens, func(s screen) bool { return s.name == name }) {
+		return name
+	}
+	return ""
+}
+
 // addressOf is the path of a page about a Base.
 func addressOf(b owner.Base, page string) string { return "/base/" + b.ID() + "/" + page }
 

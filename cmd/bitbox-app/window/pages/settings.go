@@ -19,8 +19,12 @@ var idles = []int{5, 15, 30, 60}
 
 // settingsPage are the settings of this window and of this App.
 func (v *view) settingsPage() []Part {
-	return []Part{v.heading(v.say("settings.title"), ""), v.form("settings.window", "", v.windowSettings()),
+	parts := []Part{v.heading(v.say("settings.title"), ""), v.form("settings.window", "", v.windowSettings()),
 		v.form("settings.app", "", v.appSettings()), v.form("settings.forget", "", v.do(owner.Forget))}
+	if v.owns() && v.base.Look.Access != nil {
+		parts = append(parts, v.form("settings.reset", "", v.do(owner.FactoryReset)))
+	}
+	return parts
 }
 
 func (v *view) windowSettings() windowSettings {
