@@ -63,9 +63,20 @@ var ProgramUnits = []string{
 	generation.MDNSUnit, generation.WatcherUnit, generation.WalletUnit, generation.ChainUnit, "bitbox-base-discard.service",
 }
 
-// SlowUnit is the one of them that may take minutes to stop: Bitcoin Core writes its state. Nobody
-// waits for its restart.
+// SlowUnit is the one of them that may take minutes to stop: Bitcoin Core writes its state, and a node
+// that was taken over stops as late as it can. Nobody waits for its restart.
 const SlowUnit = generation.ChainUnit
+
+// Starts are the arguments with which systemctl starts units. Nobody waits for SlowUnit here either: a
+// start joins a restart that is under way, and ends with it.
+func Starts(units []string) [][]string {
+	others := slices.DeleteFunc(slices.Clone(units), func(unit string) bool { return unit == SlowUnit })
+	starts := [][]string{append([]string{"start"}, others...)}
+	if len(others) < len(units) {
+		starts = append(starts, []string{"--no-block", "start", SlowUnit})
+	}
+	return starts
+}
 
 // Machine is the running machine.
 type Machine struct {
@@ -526,8 +537,10 @@ func (m Machine) Renew(ctx context.Context) error {
 	if _, err := run(ctx, "", append([]string{systemctl, "try-restart", generation.BansUnit}, restart...)...); err != nil {
 		return err
 	}
-	if _, err := run(ctx, "", append([]string{systemctl, "start"}, started(record)...)...); err != nil {
-		return err
+	for _, argv := range Starts(started(record)) {
+		if _, err := run(ctx, "", append([]string{systemctl}, argv...)...); err != nil {
+			return err
+		}
 	}
 	return Verify(ctx, mustRun)
 }

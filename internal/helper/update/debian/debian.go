@@ -419,6 +419,11 @@ var restarts = [][]string{
 	{"try-restart", generation.WatcherUnit, generation.WalletUnit, discardUnit},
 }
 
+// commands are restarts, and the start of linked units: also of what only this version has.
+func commands(linked []string) [][]string {
+	return append(slices.Clone(restarts), setup.Starts(linked)...)
+}
+
 // Restart restarts the services that the package brings and those that its units describe. It
 // loads the packet filter again in one step, which is never open or closed in between.
 func (m Machine) Restart(ctx context.Context) error {
@@ -429,8 +434,7 @@ func (m Machine) Restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What only this version has is started, too.
-	for _, argv := range append(slices.Clone(restarts), append([]string{"start"}, linked...)) {
+	for _, argv := range commands(linked) {
 		if _, err := m.systemd(ctx, append([]string{systemctl}, argv...)...); err != nil {
 			return err
 		}

@@ -96,6 +96,28 @@ func TestThePackageIsOnlyInstalledByConstantArguments(t *testing.T) {
 	}
 }
 
+// A node that was taken over can take its ten minutes to stop. An update that waits for it runs out of
+// time, and is undone: the hole would stay open. A start waits for a restart that is under way.
+func TestNoUpdateWaitsForANodeThatDoesNotStop(t *testing.T) {
+	linked := []string{generation.WatcherUnit, setup.SlowUnit, generation.ProxyUnit}
+	named := 0
+	for _, argv := range commands(linked) {
+		if !slices.Contains(argv, setup.SlowUnit) {
+			continue
+		}
+		named++
+		if argv[0] != "--no-block" || len(argv) != 3 {
+			t.Errorf("systemctl %q waits for the node", argv)
+		}
+	}
+	if named != 2 {
+		t.Errorf("%d commands name the node; one restarts it if it runs, one starts it", named)
+	}
+	if others := setup.Starts(linked)[0]; !slices.Equal(others, []string{"start", generation.WatcherUnit, generation.ProxyUnit}) {
+		t.Errorf("the others: %q", others)
+	}
+}
+
 func TestEachProgramThatAnUpdateReplacesIsRestarted(t *testing.T) {
 	var all []string
 	for _, argv := range restarts {
