@@ -189,6 +189,12 @@ func (b *Book) Check(ctx context.Context, address string, key ed25519.PublicKey,
 	if err != nil {
 		return err
 	}
+	// As it is by now: an answer that somebody has held back is compared with what has come meanwhile.
+	kept, err := Open(filepath.Dir(b.path))
+	if err != nil {
+		return err
+	}
+	b.content = kept.content
 	if feed.Issued.Before(b.Feed.Issued) {
 		return ErrOlder
 	}

@@ -179,6 +179,29 @@ func TestAListThatIsOldForgedOrMissingTeachesNothing(t *testing.T) {
 	}
 }
 
+// Somebody on the way holds an old list back until a newer one was kept, by another command or for another
+// Base. What was learned meanwhile stays.
+func TestAListThatWasHeldBackUndoesNothing(t *testing.T) {
+	folder := t.TempDir()
+	address := server(t, map[string][]byte{"/new": feed(t, time.Hour, seedOf(1))})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		meanwhile := open(t, folder)
+		err := errors.Join(meanwhile.Check(t.Context(), address+"/new", key, now), meanwhile.Remember(Image{Version: "9"}))
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = w.Write(feed(t, 2*time.Hour, seedOf(1)))
+	}))
+	defer slow.Close()
+	if err := open(t, folder).Check(t.Context(), slow.URL, key, now); !errors.Is(err, ErrOlder) {
+		t.Errorf("a list that was held back: %v", err)
+	}
+	b := open(t, folder)
+	if b.Address != address+"/new" || !b.Feed.Issued.Equal(now.Add(-time.Hour)) || len(b.Known) != 2 {
+		t.Errorf("%s, issued %v, and %d images are kept", b.Address, b.Feed.Issued, len(b.Known))
+	}
+}
+
 func TestTheImageThatABaseRunsIsComparedWithTheSignedOne(t *testing.T) {
 	folder := t.TempDir()
 	hash := [32]byte{1}
