@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
@@ -460,12 +462,18 @@ func firstLines(entries iter.Seq2[*basev1.LogEntry, error]) (lines []*basev1.Log
 		if err != nil {
 			return nil, err
 		}
-		entry.Text = cutLine(entry.GetText())
-		if lines = append(lines, entry); len(lines) == logLines {
+		if lines = append(lines, cutEntry(entry)); len(lines) == logLines {
 			break
 		}
 	}
 	return lines, nil
+}
+
+// cutEntry is what is kept of an entry. It is a new one: a field that this App does not know could take
+// 4 MiB.
+func cutEntry(e *basev1.LogEntry) *basev1.LogEntry {
+	return &basev1.LogEntry{Time: &timestamppb.Timestamp{Seconds: e.GetTime().GetSeconds(), Nanos: e.GetTime().GetNanos()},
+		Priority: e.GetPriority(), Text: cutLine(e.GetText())}
 }
 
 func cutLine(text string) string {

@@ -26,7 +26,7 @@ const (
 	readTime = time.Second
 	// leaveTime is how long Run waits at its end for what is under way.
 	leaveTime = 3 * time.Second
-	// maxSteps is how many steps of a deed are kept.
+	// maxSteps is how many steps of a deed are kept, the newest. A Base decides how many there are.
 	maxSteps = 50
 	// wantTime is how long a part is asked for after it was wanted last; maxWants is how many are.
 	wantTime = time.Minute
@@ -354,8 +354,8 @@ func (o *Owner) hand(ctx context.Context, number uint64, w *underWay) Hand {
 		},
 		Progress: func(step words.Said) {
 			o.change(func(b *book) {
-				if s := b.deed(number); s != nil && len(s.Steps) < maxSteps {
-					s.Steps = append(s.Steps, step)
+				if s := b.deed(number); s != nil {
+					s.Steps = append(s.Steps[max(0, len(s.Steps)-maxSteps+1):], cutStep(step))
 				}
 			})
 		},
@@ -374,6 +374,14 @@ func (o *Owner) hand(ctx context.Context, number uint64, w *underWay) Hand {
 			return answer, err
 		},
 	}
+}
+
+// cutStep is what is kept of a step, whose words may be the Base's.
+func cutStep(step words.Said) words.Said {
+	if text := step.String(); len(text) > longestLine {
+		return words.Plain(cutLine(text))
+	}
+	return step
 }
 
 func (o *Owner) pair(ctx context.Context, number uint64, w *underWay, d Deed) (client.Base, error) {

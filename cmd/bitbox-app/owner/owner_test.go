@@ -9,6 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
@@ -407,10 +411,42 @@ func TestEachDeedHasAName(t *testing.T) {
 	}
 }
 
+// A Base decides how many lines Debian's updates have, and how long they are. The newest are kept: the
+// page shows where it is.
+func TestTheStepsOfADeedAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, base := house(t, &fakeSource{do: func(_ context.Context, _ Deed, h Hand) (words.Said, error) {
+			for n := range 3 * maxSteps {
+				h.Progress(words.Plain(fmt.Sprint(n, strings.Repeat("x", 1<<20))))
+			}
+			h.Progress(words.Saying("steps.send"))
+			return words.Said{}, nil
+		}})
+		number, err := o.Do(base, Deed{Kind: DebianUpdates})
+		must(t, err)
+		steps := only(t, o, number).Steps
+		if len(steps) != maxSteps || steps[len(steps)-1].String() != words.Saying("steps.send").String() {
+			t.Errorf("%d steps are kept", len(steps))
+		}
+		for _, step := range steps {
+			if size := len(step.String()); size > longestLine+len(" …") {
+				t.Fatalf("a step of %d bytes", size)
+			}
+		}
+	})
+}
+
 // A Base that lies sends a log without end, whose lines have any length.
 func TestALogWithoutEndIsCut(t *testing.T) {
 	lines, err := firstLines(func(yield func(*basev1.LogEntry, error) bool) {
-		for n := 0; yield(&basev1.LogEntry{Text: strings.Repeat("ä", 2*longestLine)}, nil); n++ {
+		long := strings.Repeat("ä", 2*longestLine)
+		for n := 0; ; n++ {
+			e := &basev1.LogEntry{Text: long, Service: long, Time: timestamppb.Now()}
+			e.ProtoReflect().SetUnknown(protowire.AppendString(protowire.AppendTag(nil, 99, protowire.BytesType), long))
+			e.Time.ProtoReflect().SetUnknown(e.ProtoReflect().GetUnknown())
+			if !yield(e, nil) {
+				return
+			}
 			if n > 2*logLines {
 				t.Fatal("it is read without end")
 			}
@@ -422,6 +458,9 @@ func TestALogWithoutEndIsCut(t *testing.T) {
 	for _, line := range lines {
 		if len(line.Text) > longestLine+len(" …") || strings.ContainsRune(line.Text, '\ufffd') {
 			t.Fatalf("a line of %d bytes", len(line.Text))
+		}
+		if size := proto.Size(line); size > longestLine+50 {
+			t.Fatalf("%d bytes are kept of an entry", size)
 		}
 	}
 	lost := errors.New("lost")

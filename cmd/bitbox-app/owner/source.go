@@ -285,8 +285,7 @@ func (s *session) Follow(ctx context.Context, service string, tell func(*basev1.
 		if err != nil {
 			return err
 		}
-		entry.Text = cutLine(entry.GetText())
-		tell(entry)
+		tell(cutEntry(entry))
 	}
 	return ctx.Err()
 }
