@@ -180,7 +180,7 @@ func TestAListThatIsOldForgedOrMissingTeachesNothing(t *testing.T) {
 }
 
 // Somebody on the way holds an old list back until a newer one was kept, by another command or for another
-// Base. What was learned meanwhile stays.
+// Base. It undoes nothing that was learned meanwhile.
 func TestAListThatWasHeldBackUndoesNothing(t *testing.T) {
 	folder := t.TempDir()
 	address := server(t, map[string][]byte{"/new": feed(t, time.Hour, seedOf(1))})
