@@ -3,13 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -91,18 +90,11 @@ func (n nearby) address() string {
 	if len(n.Addresses) == 0 {
 		return ""
 	}
-	best := n.Addresses[max(0, slices.IndexFunc(n.Addresses, worksElsewhere))]
+	best := owner.BestAddress(n.Addresses)
 	if more := len(n.Addresses) - 1; more > 0 {
 		return fmt.Sprintf("%s (and %d more)", best, more)
 	}
 	return best
-}
-
-// worksElsewhere tells whether an address means the same on other machines of the network. A
-// link-local one has a zone, which is an interface of this machine.
-func worksElsewhere(address string) bool {
-	a, err := netip.ParseAddrPort(address)
-	return err == nil && a.Addr().Zone() == ""
 }
 
 func (n nearby) pairing() string {

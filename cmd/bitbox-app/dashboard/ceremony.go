@@ -141,7 +141,7 @@ func (m *model) viewChoosing() (body, foot []line) {
 		name, more := "another Base, by its address", ""
 		if n < len(strangers) {
 			f := strangers[n]
-			name, more = f.Name, "  "+standingOf(f)+"  "+bestAddress(f.Addresses)
+			name, more = f.Name, "  "+standingOf(f)+"  "+owner.BestAddress(f.Addresses)
 		}
 		if n == at {
 			body = append(body, line{{"  > ", bold}, {name, bold | reverse}, {more, 0}})

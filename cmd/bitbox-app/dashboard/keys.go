@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -324,23 +323,12 @@ func (m *model) pairWith(s owner.Announced) []any {
 		return nil
 	}
 	p.closed = !s.PairingOpen
-	return m.pairAt(s.Name+" at "+bestAddress(s.Addresses), s.Addresses)
+	return m.pairAt(s.Name+" at "+owner.BestAddress(s.Addresses), s.Addresses)
 }
 
 func (m *model) pairAt(with string, addresses []string) []any {
 	m.pairing.with = with
 	return []any{do{deed: owner.Deed{Kind: owner.Pair, Addresses: addresses}}}
-}
-
-// bestAddress is the address that is most useful to a person. A link-local one has a zone, which
-// is an interface of this machine.
-func bestAddress(addresses []string) string {
-	for _, address := range addresses {
-		if a, err := netip.ParseAddrPort(address); err == nil && a.Addr().Zone() == "" {
-			return address
-		}
-	}
-	return strings.Join(addresses[:min(1, len(addresses))], "")
 }
 
 func (m *model) pressPairing(k press) []any {

@@ -3,7 +3,6 @@
 package owner
 
 import (
-	"context"
 	"crypto/ed25519"
 	"errors"
 	"net/http"
@@ -51,16 +50,7 @@ func newHome(t *testing.T) *home {
 	software := func(*client.RunningImage) string { return "" }
 	known := Releases{t.TempDir(), func() (ed25519.PublicKey, error) { return machinetest.ReleaseKey(), nil }}
 	o := New(Options{Source: NewSource(app, "", "", software, known), CallTime: 20 * time.Second, PairTime: 3 * time.Minute})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		o.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
+	t.Cleanup(runs(o))
 	return &home{o, base, t}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,17 @@ import (
 
 func answering() (Look, error) { return Look{Info: &basev1.GetInfoResponse{}}, nil }
 
+// runs runs an Owner until what it returns is called.
+func runs(o *Owner) (leave func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { o.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
 // house runs an Owner for a test. The id of its Base is of a key of zeros.
 func house(t *testing.T, source *fakeSource) (o *Owner, base string) {
 	t.Helper()
@@ -27,16 +39,7 @@ func house(t *testing.T, source *fakeSource) (o *Owner, base string) {
 		source.look = answering
 	}
 	o = New(Options{Source: source, CallTime: 20 * time.Second, PairTime: 3 * time.Minute})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		o.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
+	t.Cleanup(runs(o))
 	synctest.Wait()
 	return o, o.State().Bases[0].ID()
 }
@@ -236,12 +239,7 @@ func TestAPairingIsADeedAndAnEndingAppSaysNo(t *testing.T) {
 			return client.Base{}, errors.New("ended")
 		}}
 		o := New(Options{Source: source, CallTime: time.Second, PairTime: time.Minute})
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			o.Run(ctx)
-		}()
+		leave := runs(o)
 		synctest.Wait()
 		number, err := o.Do("", Deed{Kind: Pair, Addresses: []string{"192.0.2.1:8845"}})
 		must(t, err)
@@ -252,8 +250,7 @@ func TestAPairingIsADeedAndAnEndingAppSaysNo(t *testing.T) {
 		if _, err := o.Do("", Deed{Kind: Pair}); !errors.Is(err, client.ErrNotNow) {
 			t.Errorf("a second pairing: %v", err)
 		}
-		cancel()
-		<-ended
+		leave()
 		if <-answered {
 			t.Error("an App that ends has said yes")
 		}
@@ -384,16 +381,10 @@ func TestQuittingIsQuickWhateverHangs(t *testing.T) {
 		release := make(chan struct{})
 		defer close(release)
 		o := New(Options{Source: &fakeSource{look: func() (Look, error) { <-release; return Look{}, nil }}, CallTime: time.Minute})
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			o.Run(ctx)
-		}()
+		leave := runs(o)
 		synctest.Wait()
 		begun := time.Now()
-		cancel()
-		<-ended
+		leave()
 		if took := time.Since(begun); took > leaveTime {
 			t.Errorf("it took %v", took)
 		}

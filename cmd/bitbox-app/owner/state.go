@@ -5,6 +5,8 @@ package owner
 
 import (
 	"encoding/hex"
+	"net/netip"
+	"slices"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -37,6 +39,18 @@ const (
 type Announced struct {
 	client.Nearby
 	ID int
+}
+
+// BestAddress is the first that means the same on other machines of the network: a link-local one has a
+// zone, which is an interface of this machine. If all are link-local, it is the first; empty: there is none.
+func BestAddress(addresses []string) string {
+	if len(addresses) == 0 {
+		return ""
+	}
+	return addresses[max(0, slices.IndexFunc(addresses, func(address string) bool {
+		a, err := netip.ParseAddrPort(address)
+		return err == nil && a.Addr().Zone() == ""
+	}))]
 }
 
 // Base returns the Base with this id.

@@ -53,9 +53,7 @@ func (v *view) around() []nearby {
 	for _, n := range v.state.Nearby {
 		one := nearby{Name: n.Name, Addresses: strings.Join(n.Addresses, " "), Closed: !n.PairingOpen, Known: n.Known,
 			Incompatible: n.ProtocolVersion != protocolVersion}
-		if len(n.Addresses) > 0 {
-			one.Address = n.Addresses[0]
-		}
+		one.Address = owner.BestAddress(n.Addresses)
 		one.Key = cmp.Or(one.Address, n.Name)
 		list = append(list, one)
 	}
