@@ -111,13 +111,14 @@ func isID(text string) bool {
 type shown struct {
 	title string
 	parts map[string]string
-	shape string // of the page that it began with
+	shape string // of the document, as its script says; empty: that of the first page
 	begun bool
 }
 
 // changed is the event that brings a tab up to date; ok is false if nothing has changed.
 func (s *shown) changed(p pages.Page) (e event, ok bool) {
-	if s.begun && p.Shape() != s.shape {
+	// A form may have come or gone between the document and its stream.
+	if s.shape != "" && p.Shape() != s.shape {
 		return event{Reload: true}, true
 	}
 	if p.Title != s.title {
@@ -169,18 +170,18 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, v visitor) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	if send(event{Proof: prove(s.proof, nonce)}) {
-		s.follow(r.Context(), v, at, send)
+		s.follow(r.Context(), v, at, query.Get("shape"), send)
 	}
 }
 
 // follow sends what changes on a page.
-func (s *server) follow(ctx context.Context, v visitor, at string, send func(event) bool) {
+func (s *server) follow(ctx context.Context, v visitor, at, shape string, send func(event) bool) {
 	wake, unsubscribe := s.Owner.Subscribe()
 	defer unsubscribe()
 	beat, watch := time.NewTicker(s.timing.beat), time.NewTicker(s.timing.watch)
 	defer beat.Stop()
 	defer watch.Stop()
-	sent, warned := shown{parts: map[string]string{}}, false
+	sent, warned := shown{parts: map[string]string{}, shape: shape}, false
 	look := func() bool {
 		_, page := s.page(at)
 		e, ok := sent.changed(page)

@@ -26,7 +26,7 @@
 //	    403 {"refused":"a sentence"}         the ticket is late, was used, or is unknown
 //	    401 {"code":true,"refused":"…"}      the code of the terminal is needed
 //
-//	GET /stream?page=/base/…&tab=…&nonce=…   text/event-stream; each event is one line of JSON:
+//	GET /stream?page=/base/…&tab=…&nonce=…&shape=…   text/event-stream; each event is one line of JSON:
 //	    {"proof":"…"}                        first; HMAC-SHA-256 of the nonce's 16 bytes with the
 //	                                         key's 32 bytes, in hex. The script changes nothing
 //	                                         on the page unless it is right

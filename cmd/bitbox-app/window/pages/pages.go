@@ -39,7 +39,9 @@
 package pages
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"html/template"
 	"io"
@@ -112,7 +114,8 @@ func (p Page) Shape() string {
 	for _, part := range p.Parts {
 		fmt.Fprintf(&shape, "%s %s %t\n", part.ID, part.Class, part.Form)
 	}
-	return shape.String()
+	sum := sha256.Sum256([]byte(shape.String()))
+	return hex.EncodeToString(sum[:8])
 }
 
 // Frame is what the server adds to a document.

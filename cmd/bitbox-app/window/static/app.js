@@ -55,7 +55,7 @@ function listen() {
   nonce = random()
   proven = false
   heard ??= Date.now()
-  const mine = source = new EventSource('/stream?' + new URLSearchParams({ page, tab, nonce }))
+  const mine = source = new EventSource('/stream?' + new URLSearchParams({ page, tab, nonce, shape: body.dataset.shape }))
   let turn = Promise.resolve()
   source.onmessage = event => { turn = turn.then(() => source === mine && receive(JSON.parse(event.data))) }
   source.onerror = () => source === mine && (quiet(), ask())
