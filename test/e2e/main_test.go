@@ -18,6 +18,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/windowtest"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
@@ -36,7 +37,12 @@ func TestMain(m *testing.M) {
 			return
 		}
 	}
-	os.Exit(stage.Main(m))
+	code := stage.Main(m)
+	if err := windowtest.Clear(); err != nil {
+		fmt.Fprintln(os.Stderr, "remove what was built:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func hold() error {
