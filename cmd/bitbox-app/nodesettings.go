@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,7 +116,7 @@ func (p *program) changeNode(ctx context.Context, session *client.Session, askin
 	if err != nil {
 		return err
 	}
-	if owner.AsksBtcd(before.GetSettings(), wanted) {
+	if owner.AsksBtcd(wanted) {
 		if err := p.acceptBtcd(ctx, asking, confirm); err != nil {
 			return err
 		}
@@ -123,8 +124,8 @@ func (p *program) changeNode(ctx context.Context, session *client.Session, askin
 	if err := owner.Accept(before.GetSettings(), wanted); err != nil {
 		return err
 	}
-	changes := owner.NodeChanges(before.GetSettings(), wanted)
-	if yes, err := asking.approve(ctx)(changes); err != nil || !yes {
+	changes, stays := owner.NodeChanges(before.GetSettings(), wanted)
+	if yes, err := asking.approve(ctx)(append(slices.Clone(changes), stays...)); err != nil || !yes {
 		return approved(yes, err)
 	}
 	was, err := owner.ServiceOfNode(ctx, session)

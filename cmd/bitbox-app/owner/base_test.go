@@ -430,6 +430,23 @@ func TestAtARealBaseWhatIsForGoodIsTyped(t *testing.T) {
 	if d.Err != nil || d.Result.String() != "CT2000MX500SSD1 …A1B2 is being prepared; the node starts again with it." {
 		t.Errorf("the disk: %s, %v", d.Result, d.Err)
 	}
+	for _, second := range []Answer{{}, {Yes: true, Text: "no"}} { // what is typed at the question about the chain
+		asked := h.reads(id, Deed{Kind: FactoryReset, Erase: true})
+		if err := h.Answer(asked.Number, asked.Question.ID, Answer{Yes: true, Text: asked.Question.Sentence}); err != nil {
+			t.Fatal(err)
+		}
+		h.until("the second question", func(s State) bool {
+			asked, _ = s.Deed(asked.Number)
+			return asked.Question != nil && asked.Question.Sentence == EraseWords || !asked.Ended.IsZero()
+		})
+		time.Sleep(time.Until(asked.Question.Ready))
+		if err := h.Answer(asked.Number, asked.Question.ID, second); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.over(asked.Number); !errors.Is(got.Err, client.ErrNotApproved) {
+			t.Fatalf("the Base was wiped after %+v: %v", second, got.Err)
+		}
+	}
 	d = h.typed(id, Deed{Kind: FactoryReset}, "")
 	if d.Err != nil || !strings.HasSuffix(d.Result.String(), "is being wiped and restarts as new.") {
 		t.Errorf("the reset: %s, %v", d.Result, d.Err)

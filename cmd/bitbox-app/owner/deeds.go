@@ -314,10 +314,13 @@ func (s *session) Do(ctx context.Context, d Deed, h Hand) (words.Said, error) {
 func (h Hand) consent(changes ...client.PostureChange) error {
 	yes, err := h.Approve(changes)
 	if err == nil && !yes {
-		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+		err = errNo
 	}
 	return err
 }
+
+// errNo: the owner has said no.
+var errNo error = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
 
 // complete asks the Base what a fix will do, where the deed does not say it.
 func (s *session) complete(ctx context.Context, d Deed) (Deed, error) {

@@ -119,19 +119,16 @@ func (h Hand) types(ctx context.Context, sentence string, change client.PostureC
 	case err != nil:
 		return err
 	case !typed.Yes:
-		return errNotTyped
+		return errNo
 	}
 	return check(strings.TrimSpace(typed.Text))
 }
-
-// errNotTyped: the owner has said no.
-var errNotTyped = words.Failing(client.ErrNotApproved, "problems.typed")
 
 // isName tells whether the name of the Base was typed.
 func isName(name string) func(typed string) error {
 	return func(typed string) error {
 		if typed != name {
-			return errNotTyped
+			return words.Failing(client.ErrNotApproved, "problems.typed")
 		}
 		return nil
 	}

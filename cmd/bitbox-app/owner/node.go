@@ -42,11 +42,12 @@ type NodeWish struct {
 	Prune, Cache, Every string
 }
 
-// Over puts a wish over the settings that there are; nil: the Base has no node.
+// Over puts a wish over the settings that there are, by the word of the Base; nil: it has no node.
 func (w NodeWish) Over(now *basev1.NodeSettings) (*basev1.NodeSettings, error) {
-	s := proto.CloneOf(now)
-	if s == nil {
-		s = &basev1.NodeSettings{CacheMib: usualCache}
+	s := &basev1.NodeSettings{CacheMib: usualCache}
+	if now != nil { // without fields that this App does not know: it signs nothing that it cannot show
+		s = &basev1.NodeSettings{Program: now.GetProgram(), Network: now.GetNetwork(), PruneGb: now.GetPruneGb(), CacheMib: now.GetCacheMib(),
+			BlockEverySeconds: now.GetBlockEverySeconds()}
 	}
 	var errs [5]error
 	if w.Program != "" {
@@ -81,7 +82,6 @@ func (w NodeWish) Over(now *basev1.NodeSettings) (*basev1.NodeSettings, error) {
 	if s.Program == 0 || s.Network == 0 {
 		errs[4] = Unusable("this Base has no node yet; name a program and a network")
 	}
-	s.AcceptsBtcdOnMainnet = false
 	return s, cmp.Or(errs[0], errs[1], errs[2], errs[3], errs[4])
 }
 
@@ -97,23 +97,20 @@ func number(setting, typed string, mayBeOff bool) (uint32, error) {
 	return uint32(n), nil
 }
 
-// AsksBtcd tells whether settings need BtcdSentence; once is enough.
-func AsksBtcd(before, wanted *basev1.NodeSettings) bool {
-	return isBtcdOnMainnet(wanted) && !(before.GetAcceptsBtcdOnMainnet() && before.GetNetwork() == basev1.Network_NETWORK_MAINNET)
+// AsksBtcd tells whether settings need BtcdSentence: each time, since only the Base says that somebody has
+// typed it before.
+func AsksBtcd(wanted *basev1.NodeSettings) bool {
+	return wanted.GetProgram() == basev1.NodeSettings_PROGRAM_BTCD && wanted.GetNetwork() == basev1.Network_NETWORK_MAINNET
 }
 
 // Accept marks settings with btcd on mainnet as wanted by an owner who knows what that is, and refuses
 // settings that the node has already.
 func Accept(before, wanted *basev1.NodeSettings) error {
-	wanted.AcceptsBtcdOnMainnet = isBtcdOnMainnet(wanted)
+	wanted.AcceptsBtcdOnMainnet = AsksBtcd(wanted)
 	if proto.Equal(wanted, before) {
 		return words.Failing(client.ErrNoChange, "problems.node.same")
 	}
 	return nil
-}
-
-func isBtcdOnMainnet(s *basev1.NodeSettings) bool {
-	return s.GetProgram() == basev1.NodeSettings_PROGRAM_BTCD && s.GetNetwork() == basev1.Network_NETWORK_MAINNET
 }
 
 // CheckBtcd refuses another sentence than BtcdSentence.
@@ -158,8 +155,9 @@ func NodeValues(s *basev1.NodeSettings) []NodeValue {
 	return values
 }
 
-// NodeChanges says what is different.
-func NodeChanges(before, after *basev1.NodeSettings) (changes []client.PostureChange) {
+// NodeChanges says what is different, and what stays. The owner signs all of it, and what was before is
+// only the word of the Base: one that lies could have them sign another network, or that blocks are deleted.
+func NodeChanges(before, after *basev1.NodeSettings) (changes, stays []client.PostureChange) {
 	none := words.Saying("values.none")
 	was := map[string]words.Said{}
 	for _, value := range NodeValues(before) {
@@ -173,12 +171,15 @@ func NodeChanges(before, after *basev1.NodeSettings) (changes []client.PostureCh
 		if !known {
 			old = none
 		}
-		if text := value.Text.String(); text != old.String() {
-			changes = append(changes, words.Change(client.PostureChange{Field: value.Field, Before: old.String(), After: text},
-				"deed.node-settings", value.Title, value.Text, old))
+		text := value.Text.String()
+		one := client.PostureChange{Field: value.Field, Before: old.String(), After: text}
+		if text != old.String() {
+			changes = append(changes, words.Change(one, "deed.node-settings", value.Title, value.Text, old))
+		} else {
+			stays = append(stays, words.Change(one, "deed.node-stays", value.Title, value.Text))
 		}
 	}
-	return changes
+	return changes, stays
 }
 
 // ServiceOfNode is the service of the node, as systemd knows it; nil: there is none.
@@ -245,7 +246,7 @@ func changeNode(ctx context.Context, s *session, d Deed, h Hand) (words.Said, er
 	if err != nil {
 		return words.Said{}, err
 	}
-	if AsksBtcd(before, wanted) {
+	if AsksBtcd(wanted) {
 		if err := h.types(ctx, BtcdSentence, BtcdCost(), CheckBtcd); err != nil {
 			return words.Said{}, err
 		}
@@ -253,7 +254,8 @@ func changeNode(ctx context.Context, s *session, d Deed, h Hand) (words.Said, er
 	if err := Accept(before, wanted); err != nil {
 		return words.Said{}, err
 	}
-	if err := h.consent(NodeChanges(before, wanted)...); err != nil {
+	changes, stays := NodeChanges(before, wanted)
+	if err := h.consent(append(changes, stays...)...); err != nil {
 		return words.Said{}, err
 	}
 	was, err := ServiceOfNode(ctx, s.Session)

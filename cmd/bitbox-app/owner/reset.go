@@ -34,14 +34,22 @@ func reset(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) 
 			return answer, err
 		}
 		if d.Erase {
-			typed, err := h.Ask(ctx, Question{Kind: TypeSentence, Sentence: EraseWords, Changes: []client.PostureChange{ChainCost()}})
-			if err != nil {
+			// Whoever says no here does not want the reset without it instead.
+			if err := h.types(ctx, EraseWords, ChainCost(), isErased); err != nil {
 				return answer, err
 			}
-			answer.EraseChain = typed.Yes && typed.Text == EraseWords
+			answer.EraseChain = true
 		}
 		h.Progress(words.Saying("steps.reset"))
 		return answer, nil
 	})
 	return ResetDone(wiped), err
+}
+
+// isErased tells whether EraseWords were typed.
+func isErased(typed string) error {
+	if typed != EraseWords {
+		return words.Failing(client.ErrNotApproved, "problems.erase", EraseWords)
+	}
+	return nil
 }

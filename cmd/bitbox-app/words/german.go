@@ -858,6 +858,7 @@ var german = map[string]string{
 	"changes.deed.reindex":         "Der Node liest alle seine Blöcke neu. Im Hauptnetz dauert das einen halben Tag bis mehrere Tage. Was er gelöscht hat, um Platz zu sparen, lädt er neu herunter. Wallets bekommen so lange keine Antworten",
 	"changes.deed.resync":          "Der Node löscht seine Blöcke und lädt alle neu herunter: im Hauptnetz mehr als 800 GB, in einem oder mehreren Tagen. Wallets bekommen so lange keine Antworten",
 	"changes.deed.node-settings":   "%[1]s des Nodes: %[2]s (vorher: %[3]s)",
+	"changes.deed.node-stays":      "%[1]s des Nodes: %[2]s (wie jetzt, sagt die Base)",
 	"changes.deed.btcd":            "Fast das ganze Netz betreibt Bitcoin Core. Eine Wallet an einer anderen Implementierung sieht vielleicht eine andere Chain, wie 2022, als btcd an zwei gültigen Blöcken stehen blieb",
 	"changes.deed.install-core":    "Der Node betreibt Bitcoin Core %[1]s",
 	"changes.deed.use-disk":        "Der Datenträger %[1]s (%[2]s, %[3]s) nimmt die Chain auf. %[4]s Der Node hält an und startet damit neu",
@@ -911,6 +912,7 @@ var german = map[string]string{
 	// what went wrong with a deed
 	"problems.no-newer":             "Version %[1]s ist die neueste, die diese App kennt",
 	"problems.typed":                "Der Name der Base wurde nicht eingegeben, also ist nichts geschehen",
+	"problems.erase":                "%[1]q wurde nicht eingegeben, also ist nichts geschehen",
 	"problems.btcd":                 "Das ist nicht der Satz, also hat sich nichts geändert. Nehmen Sie Bitcoin Core für das Hauptnetz",
 	"problems.node.same":            "Es gibt nichts zu ändern: Der Node hat diese Einstellungen schon",
 	"problems.disk.none":            "Diese Base hat keinen Datenträger „%[1]s“",

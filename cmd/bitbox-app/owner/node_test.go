@@ -1,0 +1,46 @@
+package owner
+
+import (
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// A Middleware that was taken over says that the node has other settings than it has. An owner who changes
+// one of them signs all, so the question has all.
+func TestWhoChangesOneSettingOfTheNodeReadsAllThatAreSigned(t *testing.T) {
+	lie := &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_BTCD, Network: basev1.Network_NETWORK_REGTEST, PruneGb: 1, CacheMib: 450,
+		BlockEverySeconds: 20}
+	lie.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1))
+	wanted, err := NodeWish{Cache: "1000"}.Over(lie)
+	must(t, err)
+	if len(wanted.ProtoReflect().GetUnknown()) > 0 {
+		t.Error("the App signs a field that it does not know")
+	}
+	changes, stays := NodeChanges(lie, wanted)
+	if len(changes) != 1 || changes[0].Field != "node.cache" {
+		t.Errorf("the changes are %+v", changes)
+	}
+	for _, value := range NodeValues(wanted) {
+		if !slices.ContainsFunc(append(changes, stays...), func(c client.PostureChange) bool {
+			return c.Field == value.Field && c.After == value.Text.String()
+		}) {
+			t.Errorf("the question does not have %s", value.Field)
+		}
+	}
+}
+
+// That somebody has typed the sentence before is the word of the Base alone.
+func TestABaseCannotSayThatAnOwnerHasAcceptedBtcdOnMainnet(t *testing.T) {
+	lie := &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_BTCD, Network: basev1.Network_NETWORK_MAINNET, CacheMib: 450,
+		AcceptsBtcdOnMainnet: true}
+	wanted, err := NodeWish{Cache: "1000"}.Over(lie)
+	must(t, err)
+	if !AsksBtcd(wanted) {
+		t.Error("btcd on mainnet is signed by an owner who has typed nothing")
+	}
+}
