@@ -34,7 +34,7 @@ func reset(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) 
 			return answer, err
 		}
 		if d.Erase {
-			// Whoever says no here does not want the reset without it instead.
+			// A no here ends all of it: the owner did not ask for a reset that leaves the chain.
 			if err := h.types(ctx, EraseWords, ChainCost(), isErased); err != nil {
 				return answer, err
 			}
