@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -89,14 +90,20 @@ func (b *base) electrumServer() {
 	}()
 }
 
-// electrumWallet is Debian's Electrum, on regtest and without a screen.
+// electrumWallet is Debian's Electrum without a screen.
 type electrumWallet struct {
-	guest  *stage.Guest
-	daemon *exec.Cmd
+	guest   *stage.Guest
+	network string // "": regtest
+	daemon  *exec.Cmd
+}
+
+// command is Electrum with these arguments.
+func (w *electrumWallet) command(argv ...string) []string {
+	return append([]string{"electrum", "--" + cmp.Or(w.network, "regtest"), "--dir=/root/wallet"}, argv...)
 }
 
 func (w *electrumWallet) run(argv ...string) (string, error) {
-	return w.guest.Exec(append([]string{"electrum", "--regtest", "--dir=/root/wallet"}, argv...)...)
+	return w.guest.Exec(w.command(argv...)...)
 }
 
 // start has it connect to one server, by TLS, and to no other.
@@ -108,7 +115,7 @@ func (w *electrumWallet) start(t *testing.T, server netip.AddrPort) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	w.daemon = w.guest.Command(context.Background(), "electrum", "--regtest", "--dir=/root/wallet", "daemon")
+	w.daemon = w.guest.Command(context.Background(), w.command("daemon")...)
 	w.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := w.daemon.Start(); err != nil {
 		t.Fatal(err)

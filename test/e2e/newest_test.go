@@ -33,8 +33,8 @@ type newestWallet struct {
 	read  *bufio.Reader
 }
 
-// newest starts it on an attacker's machine, with the key of the rewards.
-func (b *base) newest(desk *stage.Attacker, server netip.AddrPort) *newestWallet {
+// newest starts it on an attacker's machine, with the key of the rewards on a network.
+func (b *base) newest(desk *stage.Attacker, server netip.AddrPort, network, key string) *newestWallet {
 	b.t.Helper()
 	root, err := nodetest.ElectrumRoot()
 	if err != nil {
@@ -58,7 +58,7 @@ func (b *base) newest(desk *stage.Attacker, server netip.AddrPort) *newestWallet
 	}
 	b.must(os.WriteFile(in("etc/ssl/certs/ca-certificates.crt"), bundle, 0o644))
 	b.must(os.WriteFile(in("root/wallet48.py"), program, 0o644))
-	program48 := nodetest.ElectrumCommand("/root/wallet48.py", "/root/newest", server.String()+":s", rewardKey)
+	program48 := nodetest.ElectrumCommand("/root/wallet48.py", "/root/newest", server.String()+":s", network, key)
 	command := guest.Command(context.Background(), program48...)
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	w := &newestWallet{}
@@ -162,7 +162,7 @@ func TestTheNewestElectrumStaysConnectedForGood(t *testing.T) {
 	if first.Network() != basev1.Network_NETWORK_REGTEST || !strings.HasPrefix(first.Software, "bitbox-node") || first.Protocol != "1.4" {
 		t.Errorf("%+v", first)
 	}
-	w := b.newest(desk, b.electrumPort())
+	w := b.newest(desk, b.electrumPort(), "regtest", rewardKey)
 	b.Until("it is connected", w.connected)
 	var protocol []int
 	if err := w.ask(&protocol, "protocol"); err != nil || len(protocol) != 2 || protocol[0] != 1 || protocol[1] != 6 {

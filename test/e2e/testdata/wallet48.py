@@ -1,5 +1,5 @@
 """Electrum 4.8 without a screen: each line of standard input is a command with its arguments in
-JSON, each answer a line of JSON. Arguments: the folder of the wallet, the server, the private key."""
+JSON, each answer a line of JSON. Arguments: the folder of the wallet, the server, the network, the private key."""
 import asyncio
 import json
 import os
@@ -10,9 +10,9 @@ from electrum.commands import Commands
 from electrum.daemon import Daemon
 from electrum.wallet import restore_wallet_from_text
 
-folder, server, key = sys.argv[1:]
-constants.BitcoinRegtest.set_as_network()
-config = SimpleConfig({"electrum_path": folder, "regtest": True, "server": server, "oneserver": True, "auto_connect": False})
+folder, server, network, key = sys.argv[1:]
+{"regtest": constants.BitcoinRegtest, "simnet": constants.BitcoinSimnet}[network].set_as_network()
+config = SimpleConfig({"electrum_path": folder, network: True, "server": server, "oneserver": True, "auto_connect": False})
 loop, stop, _ = util.create_and_start_event_loop()
 daemon = Daemon(config, fd=None, listen_jsonrpc=False)
 wallet = restore_wallet_from_text(key, path=None, config=config)["wallet"]
@@ -26,7 +26,7 @@ async def answer(command, arguments):
         return list(connection.active_protocol_tuple) if connection else []
     if command == "pay":
         return await commands.payto(*arguments, fee="0.0001", wallet=wallet)
-    if command in ("getbalance", "get_tx_status"):
+    if command in ("getbalance", "get_tx_status", "onchain_history"):
         return await getattr(commands, command)(*arguments, wallet=wallet)
     return await getattr(commands, command)(*arguments)
 
