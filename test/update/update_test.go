@@ -4,13 +4,18 @@ package update_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
 	"errors"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
@@ -84,6 +89,7 @@ func (b *base) refuses() {
 // updates brings a good version.
 func (b *base) updates() {
 	b.t.Helper()
+	pinned := b.opensWallets()
 	before := b.MustExec("iptables-save")
 	version, file := b.next()
 	if err := b.bring(file); err != nil {
@@ -93,6 +99,10 @@ func (b *base) updates() {
 	if after := b.MustExec("iptables-save"); rules(after) != rules(before) {
 		b.t.Errorf("the packet filter was\n%s\nand is\n%s", before, after)
 	}
+	if shown := b.shown(); shown != pinned {
+		b.t.Errorf("wallets have pinned the certificate %x, and are shown %x", pinned, shown)
+	}
+	b.closesWallets()
 	if err := b.bring(file); !errors.Is(err, client.ErrRelease) {
 		b.t.Errorf("once more: %v", err)
 	}
@@ -100,6 +110,69 @@ func (b *base) updates() {
 		b.t.Errorf("the audit finds units that differ: %s", out) // its exit code tells of other findings, too
 	}
 }
+
+// opensWallets has the owner open the API of wallets, and returns the certificate that wallets pin.
+func (b *base) opensWallets() (pinned [sha256.Size]byte) {
+	b.t.Helper()
+	b.owner(func(ctx context.Context, session *client.Session) error {
+		view, err := session.Apply(ctx, client.Change{Approve: yes,
+			Edit: client.Expose(string(posture.KindElectrum), client.Opening{UntilClosed: true})})
+		if err == nil {
+			pinned = view.Identities().Certificates[posture.KindElectrum]
+		}
+		return err
+	})
+	if shown := b.shown(); shown != pinned {
+		b.t.Errorf("the Base has signed the certificate %x, and shows %x", pinned, shown)
+	}
+	return pinned
+}
+
+func (b *base) closesWallets() {
+	b.t.Helper()
+	b.owner(func(ctx context.Context, session *client.Session) error {
+		_, err := session.EndLease(ctx, string(posture.KindElectrum), yes)
+		return err
+	})
+}
+
+// shown is the certificate that a wallet is shown, as SHA-256.
+func (b *base) shown() (digest [sha256.Size]byte) {
+	b.t.Helper()
+	b.Until("a wallet is shown a certificate", func() error {
+		conn, err := b.Attacker(2).Dial("tcp", netip.AddrPortFrom(b.V4, posture.Extras[0].Port))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		ctx, cancel := context.WithTimeout(b.t.Context(), stage.Patience)
+		defer cancel()
+		wallet := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // the caller compares the certificate
+		if err := wallet.HandshakeContext(ctx); err != nil {
+			return err
+		}
+		digest = sha256.Sum256(wallet.ConnectionState().PeerCertificates[0].Raw)
+		return nil
+	})
+	return digest
+}
+
+// owner does something over a new connection of the owner's App.
+func (b *base) owner(do func(context.Context, *client.Session) error) {
+	b.t.Helper()
+	session, err := b.app.Open("")
+	if err != nil {
+		b.t.Fatal(client.Explain(err))
+	}
+	defer session.Close()
+	ctx, cancel := context.WithTimeout(b.t.Context(), stage.Patience)
+	defer cancel()
+	if err := do(ctx, session); err != nil {
+		b.t.Fatal(client.Explain(err))
+	}
+}
+
+func yes([]client.PostureChange) (bool, error) { return true, nil }
 
 // goesBack brings a version that is bad.
 func (b *base) goesBack(bad change) {
