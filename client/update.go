@@ -151,12 +151,20 @@ func (s *Session) GoBack(ctx context.Context, progress func(UpdateProgress)) err
 	if progress == nil {
 		progress = func(UpdateProgress) {}
 	}
+	status, err := s.UpdateStatus(ctx)
+	if err != nil {
+		return err
+	}
 	answer, err := s.update.GoBack(ctx, &basev1.GoBackRequest{})
+	update := answer.GetUpdate()
+	if err != nil && lost(err) && ctx.Err() == nil { // a Base that has begun restarts soon, perhaps before its answer has left
+		update, err = s.began(ctx, status.GetOtherVersion(), status.GetUpdate().GetId(), err, progress)
+	}
 	if err != nil {
 		return asRelease(err)
 	}
-	progress(UpdateProgress{Update: answer.GetUpdate()})
-	return s.finish(ctx, answer.GetUpdate(), nil, progress)
+	progress(UpdateProgress{Update: update})
+	return s.finish(ctx, update, nil, progress)
 }
 
 // finish waits for the end of an update. r is what was brought; nil: nothing.

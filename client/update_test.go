@@ -11,6 +11,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -258,6 +259,33 @@ func TestAnImageIsKeptOnceTheAppHasComeBackAndIsGoneBackFromByOrder(t *testing.T
 	h.Software.Sicken("1.2")
 	if err := h.session.Install(t.Context(), anImageRelease(t, "1.2"), nil); !errors.Is(err, ErrUpdateUndone) {
 		t.Errorf("a version with which the Base is not well: %v", err)
+	}
+	runs(t, h.session, machinetest.FirstVersion)
+}
+
+// losesAnswer loses the answer to one call, which the Base has taken.
+type losesAnswer struct {
+	*transport
+	after int // calls whose answers arrive before
+}
+
+func (l *losesAnswer) Outcome(err error) error {
+	if l.after--; err == nil && l.after == -1 {
+		return &Error{Kind: ErrLost, Text: "the answer was lost"}
+	}
+	return l.transport.Outcome(err)
+}
+
+func TestGoingBackIsFollowedWhenTheAnswerToItsStartWasLost(t *testing.T) {
+	h := newHouse(t)
+	must(0, h.Software.BecomeImage())
+	if err := h.session.Install(t.Context(), anImageRelease(t, "1.1"), nil); err != nil {
+		t.Fatal(Explain(err))
+	}
+	// The first call asks what the other slot holds.
+	h.session.update = baserpc.NewUpdateServiceClient(&losesAnswer{transport: h.session.transport, after: 1})
+	if err := h.session.GoBack(t.Context(), nil); err != nil {
+		t.Fatal(Explain(err))
 	}
 	runs(t, h.session, machinetest.FirstVersion)
 }
