@@ -85,14 +85,14 @@ func (p *program) listNearby(found []nearby) error {
 	return nil
 }
 
-// address is the most useful address, and how many more there are.
+// address is the most useful address, and how many there are.
 func (n nearby) address() string {
 	if len(n.Addresses) == 0 {
 		return ""
 	}
 	best := owner.BestAddress(n.Addresses)
-	if more := len(n.Addresses) - 1; more > 0 {
-		return fmt.Sprintf("%s (and %d more)", best, more)
+	if all := len(n.Addresses); all > 1 {
+		return fmt.Sprintf("%s (1 of %d addresses)", best, all)
 	}
 	return best
 }

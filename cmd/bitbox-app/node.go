@@ -70,7 +70,7 @@ func nodeQuery(p *program) query[nodeAnswer] {
 		json: func(a nodeAnswer) any { return a.GetNodeResponse },
 		show: func(a nodeAnswer) error {
 			table := p.table()
-			for _, row := range words.English.NodeRows(a.GetNode(), words.English.NodeReach(a.posture), time.Now()) {
+			for _, row := range words.English.NodeRows(a.GetNode(), words.English.NodeReach(a.posture), time.Now(), words.Plainly) {
 				table.row(row[0], row[1])
 			}
 			return table.print()

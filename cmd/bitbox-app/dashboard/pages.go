@@ -220,7 +220,7 @@ func (m *model) auditInShort(r *rows, b *owner.Base) {
 		r.put(name, span{"[" + words.English.Severity(f) + "] ", grave(f)}, span{text: f.GetTitle()})
 	}
 	if more := len(findings) - shownFindings; more > 0 {
-		r.add("", fmt.Sprintf("and %d more: 4", more))
+		r.add("", fmt.Sprintf("and %d more: press 4", more))
 	}
 }
 
@@ -471,7 +471,7 @@ func reachOf(b *owner.Base) string {
 
 func (m *model) nodePage(b *owner.Base) []line {
 	r := &rows{}
-	for n, row := range words.English.NodeRows(b.Look.Node, reachOf(b), m.now) {
+	for n, row := range words.English.NodeRows(b.Look.Node, reachOf(b), m.now, words.Plainly) {
 		look := style(0)
 		switch {
 		case n == 0:

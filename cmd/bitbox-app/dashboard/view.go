@@ -253,51 +253,38 @@ func standingOf(f owner.Announced) string {
 	return "pairing closed"
 }
 
-// standing says how a Base is, in a symbol and a few words. The worst problem decides.
-func (m *model) standing(b *owner.Base) (mark, text string, s style) {
-	a := b.Look.Access
-	switch {
-	case b.State == client.Revoked:
-		return "○", "revoked", red
-	case b.State == client.Reset:
-		return "○", "was reset", red
-	case b.Connection == owner.Unfollowed:
-		return "○", "not followed", faint
-	case b.Connection == owner.Ended:
-		return "○", "see there", red
-	case b.Connection == owner.Lost:
-		return "○", "no answer", red
-	case b.Connection != owner.Connected:
-		return "·", "connecting", faint
-	case b.Look.Lie != nil:
-		return "▲", "DOES NOT VERIFY", red | bold
-	case a != nil && a.Trying:
-		return "▲", "change: " + m.untilIn(b, a.UndoneIn), yellow | bold
-	case a != nil && a.Lockdown:
-		return "▲", "locked down", yellow
-	}
-	if n := serious(b); n > 0 {
-		return "▲", counted(n, "finding", "findings"), red
-	}
-	for _, service := range b.Look.Services {
-		if service.GetState() == basev1.Service_STATE_FAILED {
-			return "▲", "a service failed", red
-		}
-	}
-	if b.Look.Node.GetState() == basev1.Node_STATE_STOPPED {
-		return "▲", "the node stopped", red
-	}
-	return "●", "well", green
+// standings are the few words and the symbol for each standing of a Base that needs no more than them.
+var standings = map[string]struct{ mark, text string }{
+	"revoked":    {"○", "revoked"},
+	"reset":      {"○", "was reset"},
+	"ended":      {"○", "see there"},
+	"lie":        {"▲", "DOES NOT VERIFY"},
+	"lost":       {"○", "no answer"},
+	"unfollowed": {"○", "not followed"},
+	"connecting": {"·", "connecting"},
+	"lockdown":   {"▲", "locked down"},
+	"failed":     {"▲", "a service failed"},
+	"disk":       {"▲", "disk nearly full"},
+	"node":       {"▲", "the node stopped"},
+	"doubted":    {"·", "connecting"},
+	"good":       {"●", "well"},
 }
 
-func serious(b *owner.Base) int {
-	n := 0
-	for _, f := range b.Findings {
-		if words.IsSerious(f) {
-			n++
-		}
+var weights = map[owner.Weight]style{owner.Good: green, owner.Unsure: faint, owner.Warn: yellow, owner.Bad: red}
+
+// standing says how a Base is, in a symbol and a few words.
+func (m *model) standing(b *owner.Base) (mark, text string, s style) {
+	is := b.Standing()
+	said, style := standings[is.Key], weights[is.Weight]
+	switch is.Key {
+	case "critical", "warning":
+		return "▲", counted(len(b.Serious()), "finding", "findings"), style
+	case "trying":
+		return "▲", "change: " + m.untilIn(b, b.Look.Access.UndoneIn), style | bold
+	case "lie":
+		style |= bold
 	}
-	return n
+	return said.mark, said.text, style
 }
 
 func counted(n int, one, many string) string {

@@ -2,6 +2,7 @@ package words
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -85,8 +86,21 @@ func (l Language) nodeReach(internet, home bool) string {
 	return l.Say("values.reach.none")
 }
 
-// NodeRows are the rows of a table about a node: a name, and what it is. reach is of NodeReach.
-func (l Language) NodeRows(n *basev1.Node, reach string, now time.Time) (rows [][2]string) {
+// Plainly writes a number in digits alone, for terminals and scripts.
+func Plainly(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// Grouped writes a number with a narrow space after each three digits.
+func Grouped(n uint64) string {
+	digits := Plainly(n)
+	for at := len(digits) - 3; at > 0; at -= 3 {
+		digits = digits[:at] + "\u202f" + digits[at:]
+	}
+	return digits
+}
+
+// NodeRows are the rows of a table about a node: a name, and what it is. reach is of NodeReach, and
+// number writes a height or a count.
+func (l Language) NodeRows(n *basev1.Node, reach string, now time.Time, number func(uint64) string) (rows [][2]string) {
 	add := func(name, text string) { rows = append(rows, [2]string{l.Say("values.row." + name), text}) }
 	offered := func(name string, is bool, text string) {
 		if !is {
@@ -114,16 +128,16 @@ func (l Language) NodeRows(n *basev1.Node, reach string, now time.Time) (rows []
 		software = l.Say("values.unmaintained", software)
 	}
 	add("software", software)
-	height := fmt.Sprint(n.GetHeight())
+	height := number(n.GetHeight())
 	if at := n.GetBestBlockTime(); at != nil {
 		height += fmt.Sprintf(" (%s)", l.When(at.AsTime(), now))
 	}
 	add("height", height)
-	offered("headers", n.Headers != nil, fmt.Sprint(n.GetHeaders()))
+	offered("headers", n.Headers != nil, number(n.GetHeaders()))
 	add("progress", l.Progress(n))
 	offered("peers", n.PeersIn != nil && n.PeersOut != nil, l.Say("values.peers", n.GetPeersIn(), n.GetPeersOut()))
 	offered("mempool", n.MempoolTransactions != nil && n.MempoolBytes != nil,
-		l.Say("values.mempool", n.GetMempoolTransactions(), l.Size(n.GetMempoolBytes())))
+		l.Say("values.mempool", number(n.GetMempoolTransactions()), l.Size(n.GetMempoolBytes())))
 	offered("ondisk", n.SizeBytes != nil, l.Size(n.GetSizeBytes()))
 	if n.DiskTotalBytes != nil && n.DiskAvailableBytes != nil {
 		disk := l.Free(n.GetDiskAvailableBytes(), n.GetDiskTotalBytes())
@@ -138,7 +152,7 @@ func (l Language) NodeRows(n *basev1.Node, reach string, now time.Time) (rows []
 	}
 	offered("pruned", n.Pruned != nil, l.Say(pruned))
 	if n.WalletServer != nil {
-		add("wallets", l.WalletServer(n.GetWalletServer()))
+		add("wallets", l.walletServer(n.GetWalletServer(), number))
 	}
 	for _, warning := range n.GetWarnings() {
 		add("warning", warning)
@@ -146,14 +160,14 @@ func (l Language) NodeRows(n *basev1.Node, reach string, now time.Time) (rows []
 	return rows
 }
 
-// WalletServer says how far the server for wallets is.
-func (l Language) WalletServer(s *basev1.WalletServer) string {
+// walletServer says how far the server for wallets is.
+func (l Language) walletServer(s *basev1.WalletServer, number func(uint64) string) string {
 	if s.GetReady() {
 		return l.Say("values.server.ready")
 	}
 	text := l.Say("values.server.notready")
 	if s.GetTarget() > 0 {
-		text = l.Say("values.server.index", text, s.GetHeight(), s.GetTarget())
+		text = l.Say("values.server.index", text, number(uint64(s.GetHeight())), number(uint64(s.GetTarget())))
 	}
 	if s.GetRebuilt() {
 		text = l.Say("values.server.rebuilt", text)

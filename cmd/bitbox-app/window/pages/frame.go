@@ -139,7 +139,7 @@ func (v *view) links() []link {
 	for _, s := range screens {
 		l := link{Address: addressOf(v.base, s.name), Name: v.say(s.name + ".nav"), Current: s.name == v.page}
 		if s.name == "security" {
-			l.Badge = len(serious(v.base.Findings))
+			l.Badge = len(v.base.Serious())
 		}
 		links = append(links, l)
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"html/template"
 	"slices"
-	"strconv"
 	"strings"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -101,7 +100,7 @@ func (v *view) bitcoin() nodeView {
 
 // nodeFacts are what the node tells of itself, without its state and its warnings.
 func (v *view) nodeFacts(n *basev1.Node) (facts []fact) {
-	rows := v.language.NodeRows(n, "", v.now)
+	rows := v.language.NodeRows(n, "", v.now, words.Grouped)
 	for _, row := range rows[1 : len(rows)-len(n.GetWarnings())] {
 		facts = append(facts, fact{row[0], row[1]})
 	}
@@ -142,7 +141,7 @@ func (v *view) peersTable(peers []*basev1.Peer) table {
 			direction = "node.peer.in"
 		}
 		if p.Height != nil {
-			height = strconv.FormatUint(p.GetHeight(), 10)
+			height = words.Grouped(p.GetHeight())
 		}
 		if p.GetConnectedAt() != nil {
 			since = v.language.When(p.GetConnectedAt().AsTime(), v.now)

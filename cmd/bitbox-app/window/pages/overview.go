@@ -175,7 +175,7 @@ func (v *view) node() nodeShort {
 	}
 	short.State = v.say(known[0])
 	if n.GetHeight() > 0 {
-		short.Height = grouped(n.GetHeight())
+		short.Height = words.Grouped(n.GetHeight())
 	}
 	short.Peers = n.GetPeersIn() + n.GetPeersOut()
 	if n.GetState() == basev1.Node_STATE_BEHIND {
@@ -184,15 +184,6 @@ func (v *view) node() nodeShort {
 		short.Progress = &bar
 	}
 	return short
-}
-
-// grouped writes a number with a narrow space after each three digits.
-func grouped(n uint64) string {
-	digits := fmt.Sprint(n)
-	for at := len(digits) - 3; at > 0; at -= 3 {
-		digits = digits[:at] + "\u202f" + digits[at:]
-	}
-	return digits
 }
 
 // measure is a measurement with its history.

@@ -28,6 +28,10 @@ func (v *view) security() []Part {
 			parts = append(parts, v.form(name, class, data))
 		}
 	}
+	serious := len(v.base.Serious()) > 0
+	if serious { // the overview leads here for them
+		add("security.audit", "wide", v.audited())
+	}
 	add("security.seen", "wide", v.seen())
 	add("security.open", "", struct {
 		Rows []opened
@@ -36,7 +40,9 @@ func (v *view) security() []Part {
 	add("security.ssh", "", v.ssh())
 	form("security.sshon", "", v.do(owner.EnableSSH))
 	form("security.keys", "", v.do(owner.AddSSHKeys))
-	add("security.audit", "wide", v.audited())
+	if !serious {
+		add("security.audit", "wide", v.audited())
+	}
 	add("security.bans", "", v.bans())
 	add("security.history", "", v.history())
 	return parts

@@ -74,7 +74,7 @@ func (v *view) newer() newerView {
 	case answer.Update.GetTakesUpdates():
 		name, size := newer.File()
 		shown.File = v.say("updates.new.file", name, v.language.Size(size))
-		shown.Do = []button{{Action: v.do(owner.InstallNewer), Text: v.say("updates.new.do")}}
+		shown.Do = []button{{Action: v.do(owner.InstallNewer), Text: v.say("updates.new.do"), Class: "primary"}}
 	}
 	if newer.ClosesHole {
 		shown.Hole = v.say("updates.new.hole")

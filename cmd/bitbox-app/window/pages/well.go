@@ -1,12 +1,9 @@
 package pages
 
 import (
-	"slices"
 	"time"
 
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // wellness answers "is it well?" in one sentence.
@@ -17,83 +14,23 @@ type wellness struct {
 	More  string // what to do about it
 }
 
-// judgement is a reason why a Base is not well.
-type judgement struct {
-	key   string // overview.well.KEY has the sentence, and overview.well.KEY.more the next step
-	class string
-	// holds may give what the sentence names; a finding is said in the language of the page.
-	holds func(b owner.Base) (named any, holds bool)
-}
+var wellClasses = map[owner.Weight]string{owner.Good: "good", owner.Warn: "warn", owner.Bad: "bad"}
 
-// holdsIf is for a sentence without arguments.
-func holdsIf(holds func(b owner.Base) bool) func(owner.Base) (any, bool) {
-	return func(b owner.Base) (any, bool) { return nil, holds(b) }
-}
-
-// nearlyFull is the free part of a disk below which it is said.
-const nearlyFull = 0.05
-
-// judgements are in the order of how much they matter. The first that holds is said.
-var judgements = []judgement{
-	{"ended", "bad", func(b owner.Base) (any, bool) { return nil, b.Connection == owner.Ended }},
-	{"lie", "bad", holdsIf(func(b owner.Base) bool { return b.Look.Lie != nil })},
-	{"lost", "bad", func(b owner.Base) (any, bool) { return nil, b.Connection == owner.Lost }},
-	{"unfollowed", "", func(b owner.Base) (any, bool) { return owner.MaxFollowed, b.Connection == owner.Unfollowed }},
-	{"connecting", "", holdsIf(func(b owner.Base) bool { return b.Look.Info == nil })},
-	{"lockdown", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Access != nil && b.Look.Access.Lockdown })},
-	{"critical", "bad", func(b owner.Base) (any, bool) {
-		at := slices.IndexFunc(b.Findings, func(f *basev1.Finding) bool {
-			return f.GetSeverity() == basev1.Finding_SEVERITY_CRITICAL
-		})
-		if at < 0 {
-			return nil, false
-		}
-		return b.Findings[at], true
-	}},
-	{"failed", "bad", func(b owner.Base) (any, bool) {
-		at := slices.IndexFunc(b.Look.Services, func(s *basev1.Service) bool { return s.GetState() == basev1.Service_STATE_FAILED })
-		if at < 0 {
-			return nil, false
-		}
-		return b.Look.Services[at].GetName(), true
-	}},
-	{"trying", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Access != nil && b.Look.Access.Trying })},
-	{"disk", "warn", holdsIf(func(b owner.Base) bool {
-		i := b.Look.Info
-		return i.GetDiskTotalBytes() > 0 && float64(i.GetDiskAvailableBytes()) < nearlyFull*float64(i.GetDiskTotalBytes())
-	})},
-	{"node", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Node.GetState() == basev1.Node_STATE_STOPPED })},
-	{"warning", "warn", func(b owner.Base) (any, bool) {
-		if found := serious(b.Findings); len(found) > 0 {
-			return found[0], true
-		}
-		return nil, false
-	}},
-	{"doubted", "", holdsIf(func(b owner.Base) bool { return b.Connection != owner.Connected })},
-}
-
-// judge says in one sentence whether a Base is well.
+// judge says in one sentence whether a Base is well: overview.well.KEY, and overview.well.KEY.more is
+// the next step.
 func (r *Renderer) judge(b owner.Base) wellness {
-	for _, j := range judgements {
-		named, holds := j.holds(b)
-		if !holds {
-			continue
-		}
-		w := wellness{j.class, r.say("overview.well." + j.key), r.say("overview.well." + j.key + ".more")}
-		if found, is := named.(*basev1.Finding); is {
-			named = r.language.Finding(found).Title.Text
-		}
-		if named != nil {
-			w.Text = r.say("overview.well."+j.key, named)
-		}
-		return w
+	is := b.Standing()
+	key := "overview.well." + is.Key
+	w := wellness{wellClasses[is.Weight], r.say(key), r.say(key + ".more")}
+	switch {
+	case is.Finding != nil:
+		w.Text = r.say(key, r.language.Finding(is.Finding).Title.Text)
+	case is.Service != "":
+		w.Text = r.say(key, is.Service)
+	case is.Key == "unfollowed":
+		w.Text = r.say(key, owner.MaxFollowed)
 	}
-	return wellness{"good", r.say("overview.well.good"), r.say("overview.well.good.more")}
-}
-
-// serious are the findings that are more than information.
-func serious(findings []*basev1.Finding) []*basev1.Finding {
-	return slices.DeleteFunc(slices.Clone(findings), func(f *basev1.Finding) bool { return !words.IsSerious(f) })
+	return w
 }
 
 // opened is something that can be reached now, and closes by itself or by a person.
