@@ -2,6 +2,7 @@ package posture
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -86,9 +87,9 @@ func readArgument(argument *basev1.ChangeArgument) any {
 	case *basev1.ChangeArgument_Api:
 		return Kind(a.Api)
 	case *basev1.ChangeArgument_Port:
-		return Place{Port: uint16(a.Port)}
+		return readPlace(a.Port, false)
 	case *basev1.ChangeArgument_SharedPort:
-		return Place{Port: uint16(a.SharedPort), Shared: true}
+		return readPlace(a.SharedPort, true)
 	case *basev1.ChangeArgument_Seconds:
 		if a.Seconds <= uint64(longestTold/time.Second) {
 			return time.Duration(a.Seconds) * time.Second
@@ -109,6 +110,14 @@ func readArgument(argument *basev1.ChangeArgument) any {
 		return keys
 	}
 	return nil
+}
+
+// readPlace returns nil if the number is none of a port: cut, it would be that of another one.
+func readPlace(port uint32, shared bool) any {
+	if port > math.MaxUint16 {
+		return nil
+	}
+	return Place{Port: uint16(port), Shared: shared}
 }
 
 // longestTold bounds a length of time that a Base tells; no lease or ban lasts as long.
