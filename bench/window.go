@@ -36,7 +36,7 @@ const (
 // measureWindow measures the App's window in Debian's Chromium, as an ordinary user of this computer.
 func measureWindow(r *report) error {
 	if _, err := os.Stat(chromiumtest.Program); err != nil {
-		return fmt.Errorf("Debian's package chromium is missing; scripts/setup-tests installs it: %w", err)
+		return fmt.Errorf("find the browser of Debian's package chromium, which scripts/setup-tests installs: %w", err)
 	}
 	return withT(func(t *worker) {
 		d := newDesktop(t)
