@@ -29,6 +29,12 @@ import (
 // lookEvery is how often a condition is looked at.
 const lookEvery = 20 * time.Millisecond
 
+// An element rests once it was seen at the same place of the same page so often, at such intervals.
+const (
+	restingLooks = 3
+	restEvery    = 50 * time.Millisecond
+)
+
 // The size of a tab at first: a small laptop.
 const firstWidth, firstHeight = 1024, 768
 
@@ -347,7 +353,7 @@ const place = `((element) => {
 	if (!element || element.disabled || element.getAttribute("aria-disabled") === "true") return null;
 	element.scrollIntoView({block: "center", inline: "center", behavior: "instant"});
 	const box = element.getBoundingClientRect();
-	const at = {x: box.x + box.width / 2, y: box.y + box.height / 2};
+	const at = {x: box.x + box.width / 2, y: box.y + box.height / 2, page: performance.timeOrigin};
 	const hit = document.elementFromPoint(at.x, at.y);
 	return box.width && hit && (element.contains(hit) || hit.contains(element) && hit.tagName === "LABEL") ? at : null;
 })`
@@ -377,19 +383,24 @@ func (tab *Tab) press(what, element string) {
 	tab.do("press", chromedp.MouseClickXY(at.X, at.Y))
 }
 
-// point is a place on a page, in CSS pixels.
-type point struct{ X, Y float64 }
+// point is a place on a page, in CSS pixels. Page is when the page was begun.
+type point struct{ X, Y, Page float64 }
 
-// place waits until an element can be pressed, and returns its middle.
+// place waits until an element can be pressed and rests, and returns its middle. A page that is still filling moves
+// what is on it, and is loaded again when its forms change: then a press would hit something else, or nothing.
 func (tab *Tab) place(what, element string) *point {
 	tab.t.Helper()
-	expression := place + "(" + element + ")"
-	var at *point
-	for end := time.Now().Add(Patience); at == nil; time.Sleep(lookEvery) {
+	expression, end := place+"("+element+")", time.Now().Add(Patience)
+	var before, at *point
+	for rested := 0; rested < restingLooks; time.Sleep(restEvery) {
 		if time.Now().After(end) {
 			tab.t.Fatalf("tab %d: %s; the page is:\n%s", tab.number, what, tab.text())
 		}
 		at, _ = try[*point](tab, expression) // an error: between two pages
+		if rested++; at == nil || before == nil || *at != *before {
+			rested = 0
+		}
+		before = at
 	}
 	return at
 }

@@ -170,13 +170,16 @@ func (b *Btcd) Call(into any, method string, params ...any) {
 }
 
 // Height is how many blocks it has.
-func (b *Btcd) Height() uint64 {
+func (b *Btcd) Height() (height uint64) {
 	b.t.Helper()
-	look, err := b.Node().Look(b.t.Context())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return look.Node.GetHeight()
+	Eventually(b.t, "btcd tells its height", func() bool {
+		look, err := b.Node().Look(b.t.Context())
+		if err == nil {
+			height = look.Node.GetHeight()
+		}
+		return err == nil
+	})
+	return height
 }
 
 // Connect makes it a peer of another one until Disconnect, and waits until it is. It asks btcd to try once:
