@@ -3,6 +3,7 @@
 package image_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,14 +11,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
-// An image for arm64 is built on this machine, enrols its keys, makes its data, and is claimed by its owner's App.
-func TestAnArm64MachineStartsAndIsClaimed(t *testing.T) {
-	m := newMachineOf(t, arm64, filepath.Join(arm64Image(t), build.DiskFile), arm64.variables)
+// An image for arm64 is built on this machine, enrols its keys, makes its data, is claimed by its owner's App, and takes an update.
+func TestAnArm64MachineStartsIsClaimedAndIsUpdated(t *testing.T) {
+	m := newMachineOf(t, arm64, filepath.Join(arm64Image(t, "1.0.0"), build.DiskFile), arm64.variables)
 	app, way := m.claimFor()
 	begun := time.Now()
 	m.switchOn()
@@ -29,11 +31,19 @@ func TestAnArm64MachineStartsAndIsClaimed(t *testing.T) {
 	m.switchOn()
 	m.worksAt(app, way, "after a power cut")
 	t.Logf("FIGURE arm64: from power on to the first answer after a power cut, in software: %.0f s", time.Since(begun).Seconds())
+
+	r := released(t, arm64Image(t, "2.0.0"))
+	begun = time.Now()
+	if err := m.through(app, way, func(ctx context.Context, s *client.Session) error { return s.Install(ctx, r, nil) }); err != nil {
+		t.Fatal(client.Explain(err))
+	}
+	t.Logf("FIGURE arm64: an update of the image, in software: %.0f s", time.Since(begun).Seconds())
+	m.runs(app, way, "2.0.0")
 }
 
 // arm64Image builds an image as a person does. Programs of arm64 run in an emulator: where systemd has not told the kernel so,
 // this does, for as long as it builds.
-func arm64Image(t *testing.T) string {
+func arm64Image(t *testing.T, number string) string {
 	t.Helper()
 	stage.NeedRoot(t, "qemu-aarch64-static", "unshare")
 	script := `
@@ -44,11 +54,12 @@ if [ ! -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]; then
 		cat /usr/lib/binfmt.d/qemu-aarch64.conf >/proc/sys/fs/binfmt_misc/register
 	fi
 fi
-package=$(./scripts/package 1.0.0 arm64 "$1") && go run ./image build --arch=arm64 --package="$package" --out="$1/image" --keys="$2"
+package=$(./scripts/package "$3" arm64 "$1") && go run ./image build --arch=arm64 --package="$package" --out="$1/image" --keys="$2"
 `
 	directory := t.TempDir()
-	command := exec.Command("unshare", "--mount", "sh", "-euc", script, "sh", directory, keys(t))
+	command := exec.Command("unshare", "--mount", "sh", "-euc", script, "sh", directory, keys(t), number)
 	command.Dir = "../.."
+	command.Env = append(os.Environ(), "RELEASE_KEY="+releasePublicKey(t))
 	begun := time.Now()
 	out, err := command.CombinedOutput()
 	if err != nil {

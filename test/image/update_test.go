@@ -38,16 +38,22 @@ func releaseKey(t *testing.T) string {
 	return path
 }
 
-// version builds an image of a version, and returns its directory. change may be nil.
-func version(t *testing.T, number string, change func(root string) error) string {
+// releasePublicKey is the public half of the key that released signs with, in hexadecimal.
+func releasePublicKey(t *testing.T) string {
 	t.Helper()
 	seed, err := release.ParseSigningSeed(bytes.Repeat([]byte{1}, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return hex.EncodeToString(release.PublicKey(seed))
+}
+
+// version builds an image of a version, and returns its directory. change may be nil.
+func version(t *testing.T, number string, change func(root string) error) string {
+	t.Helper()
 	command := exec.Command("./scripts/package", number, "amd64", images.directory)
 	command.Dir = "../.."
-	command.Env = append(os.Environ(), "RELEASE_KEY="+hex.EncodeToString(release.PublicKey(seed)))
+	command.Env = append(os.Environ(), "RELEASE_KEY="+releasePublicKey(t))
 	out, err := command.Output()
 	if err != nil {
 		t.Fatalf("make the package of version %s: %v", number, err)
