@@ -350,7 +350,7 @@ func TestTheImageFromInside(t *testing.T) {
 	m.outside(a)
 }
 
-// A judge who knows nothing of the Base: Lynis, as Debian has it, without the tests that docs/image.md names.
+// Lynis of Debian knows nothing of the Base. It runs without the tests that docs/image.md names.
 func TestLynisJudgesTheImage(t *testing.T) {
 	m := probed(t)
 	tools := filepath.Join(m.directory, "tools")
