@@ -13,6 +13,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 )
@@ -171,15 +172,9 @@ func entryOf(e *systemv1.ChangeEntry, hash string) entryJSON {
 
 // whoText is who did it, marked if that is only the Middleware's word.
 func whoText(e *systemv1.ChangeEntry) string {
-	name := e.GetAppName()
-	if name == "" {
-		name = e.GetAppId()
-	}
+	name := owner.AppOf(e)
 	switch e.GetActor() {
 	case systemv1.ChangeEntry_ACTOR_OWNER:
-		if name == "" {
-			name = hex.EncodeToString(e.GetSigningKey()[:min(len(e.GetSigningKey()), 8)])
-		}
 		return name
 	case systemv1.ChangeEntry_ACTOR_APP:
 		if name == "" {

@@ -11,6 +11,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -25,9 +26,6 @@ type nodeChanged struct {
 	Version string   `json:"version,omitempty"`
 	Signers []string `json:"signers,omitempty"`
 }
-
-// stopping says what a restart of the node may take.
-const stopping = "The node restarts; stopping can take 10 minutes."
 
 func (p *program) nodeInstallCommand() *cobra.Command {
 	command := &cobra.Command{
@@ -152,5 +150,5 @@ func (p *program) rebuild(ctx context.Context, session *client.Session, r rebuil
 	if p.json {
 		return p.printJSON(nodeChanged{Done: r.name})
 	}
-	return p.printf("%s Then it begins. 'bitbox-app node' shows how far it is.\n", stopping)
+	return p.printf("%s 'bitbox-app node' shows how far it is.\n", words.Saying("done.rebuild"))
 }

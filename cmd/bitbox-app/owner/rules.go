@@ -1,11 +1,14 @@
 package owner
 
 import (
+	"cmp"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
@@ -46,4 +49,14 @@ func KeyLines(keys []sshkey.Key) string {
 // Unusable is the error of an argument that cannot be used, in a sentence for the owner.
 func Unusable(format string, args ...any) error {
 	return &client.Error{Kind: client.ErrInvalid, Text: fmt.Sprintf(format, args...), Format: format, Args: args}
+}
+
+// AppOf names the App that a change is the work of: its name, its ID, or the beginning of the key that an owner has
+// signed with; empty: none is told.
+func AppOf(e *systemv1.ChangeEntry) string {
+	key := ""
+	if e.GetActor() == systemv1.ChangeEntry_ACTOR_OWNER {
+		key = hex.EncodeToString(e.GetSigningKey()[:min(len(e.GetSigningKey()), 8)])
+	}
+	return cmp.Or(e.GetAppName(), e.GetAppId(), key)
 }

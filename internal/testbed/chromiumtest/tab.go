@@ -458,8 +458,7 @@ func (tab *Tab) Drop(selector, file string) {
 	})
 }
 
-// Attach puts files into the first field that a CSS selector finds. It asks the page for the field:
-// chromedp's own search for it once did not end on a busy machine.
+// Attach puts files into the first field that a CSS selector finds, once there is one.
 func (tab *Tab) Attach(selector string, files ...string) {
 	tab.t.Helper()
 	find := "document.querySelector(" + quote(selector) + ")"

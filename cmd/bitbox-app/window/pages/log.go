@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"encoding/hex"
 	"slices"
 	"time"
 
@@ -73,15 +72,9 @@ func (v *view) changeWord(what string) string {
 
 // changedBy is who did it. An App that has not signed is only the Middleware's word.
 func (v *view) changedBy(e *systemv1.ChangeEntry) string {
-	name := e.GetAppName()
-	if name == "" {
-		name = e.GetAppId()
-	}
+	name := owner.AppOf(e)
 	switch e.GetActor() {
 	case systemv1.ChangeEntry_ACTOR_OWNER:
-		if name == "" {
-			name = hex.EncodeToString(e.GetSigningKey()[:min(len(e.GetSigningKey()), 8)])
-		}
 		return name
 	case systemv1.ChangeEntry_ACTOR_APP:
 		if name == "" {
