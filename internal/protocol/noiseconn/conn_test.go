@@ -545,12 +545,10 @@ func TestATransportCarriesOneConn(t *testing.T) {
 func TestRecordsOfManyWritersArriveWholeAndInOrder(t *testing.T) {
 	const writers, readers, perWriter = 6, 3, 400
 	app, base := connPair(t)
-	directions := []struct{ from, to *Conn }{{app, base}, {base, app}}
 	var all sync.WaitGroup
-	for _, d := range directions {
-		var sending sync.WaitGroup
+	for _, d := range []struct{ from, to *Conn }{{app, base}, {base, app}} {
 		for w := range writers {
-			sending.Go(func() {
+			all.Go(func() {
 				for i := range perWriter {
 					// The sum shows that the record is whole.
 					record := binary.BigEndian.AppendUint32([]byte{byte(w)}, uint32(i))
@@ -563,40 +561,39 @@ func TestRecordsOfManyWritersArriveWholeAndInOrder(t *testing.T) {
 				}
 			})
 		}
-		all.Go(func() {
-			sending.Wait()
-			if err := d.from.End(); err != nil {
-				t.Error(err)
-			}
-		})
 		var mu sync.Mutex // holds reading and checking together
-		next := make([]int, writers)
+		next, expected := make([]int, writers), writers*perWriter
+		read := func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			if expected == 0 {
+				return false
+			}
+			record, err := d.to.ReadRecord()
+			if err != nil {
+				t.Error(err)
+				return false
+			}
+			checkRecord(t, record, next)
+			expected--
+			return true
+		}
 		for range readers {
 			all.Go(func() {
-				for {
-					mu.Lock()
-					record, err := d.to.ReadRecord()
-					if err == nil {
-						checkRecord(t, record, next)
-					}
-					mu.Unlock()
-					if err == io.EOF {
-						return
-					}
-					if err != nil {
-						t.Error(err)
-						return
-					}
+				for read() {
 				}
 			})
 		}
-		defer func() {
-			for w, n := range next {
-				if n != perWriter {
-					t.Errorf("%d of %d records of writer %d arrived", n, perWriter, w)
-				}
-			}
-		}()
+	}
+	all.Wait()
+	// A close record ends both directions, so the session ends when both have arrived.
+	all.Go(func() {
+		if err := app.End(); err != nil {
+			t.Error(err)
+		}
+	})
+	if record, err := base.ReadRecord(); err != io.EOF {
+		t.Errorf("after the last record came %d bytes, %v", len(record), err)
 	}
 	all.Wait()
 }
