@@ -107,7 +107,8 @@ type report struct {
 	begun    time.Time
 	lastNews time.Time
 	output   map[test][]string  // of tests that run, and of packages
-	since    map[test]time.Time // when those that run have begun
+	since    map[test]time.Time // when those that run have begun, or gone on after they had waited
+	waiting  map[test]bool      // parallel tests, of those that run, for which there was no place yet
 	outcome  map[string]string  // by name of the test, the worst of its packages
 	count    map[string]int     // tests, by outcome
 	tests    map[string]int     // tests that have ended, by package
@@ -119,7 +120,7 @@ type report struct {
 type test struct{ pkg, name string }
 
 func (r *report) follow(in io.Reader, ticks <-chan time.Time) error {
-	r.output, r.since = map[test][]string{}, map[test]time.Time{}
+	r.output, r.since, r.waiting = map[test][]string{}, map[test]time.Time{}, map[test]bool{}
 	r.outcome, r.count, r.tests = map[string]string{}, map[string]int{}, map[string]int{}
 	r.failed, r.skipped = map[string]bool{}, map[string]int{}
 	r.lastNews = r.now()
@@ -155,15 +156,18 @@ func (r *report) follow(in io.Reader, ticks <-chan time.Time) error {
 func (r *report) say(format string, args ...any) {
 	r.lastNews = r.now()
 	for _, to := range []io.Writer{r.out, r.log} {
-		fmt.Fprintf(to, format+"\n", args...)
+		fmt.Fprintln(to, strings.TrimSuffix(fmt.Sprintf(format, args...), "\n"))
 	}
 }
 
 func (r *report) take(e event) {
 	id := test{e.Package, e.Test}
 	switch e.Action {
-	case "run":
+	case "run", "cont":
 		r.since[id] = r.now()
+		delete(r.waiting, id)
+	case "pause":
+		r.waiting[id] = true
 	case "output":
 		r.output[id] = append(r.output[id], e.Output)
 	case "build-output":
@@ -197,14 +201,7 @@ func (r *report) endTest(id test, e event) {
 }
 
 func (r *report) endPackage(e event) {
-	// The tests that never ended: their package crashed, or ran into its time limit.
-	for _, id := range r.running(e.Package) {
-		r.say("FAIL %s %s has not ended\n%s", short(id.pkg), id.name, inShort(r.output[id]))
-		delete(r.output, id)
-		delete(r.since, id)
-		r.count["fail"]++
-		r.outcome[id.name] = "fail"
-	}
+	r.endRunning(e.Package)
 	id := test{pkg: e.Package}
 	output := r.output[id]
 	delete(r.output, id)
@@ -217,6 +214,54 @@ func (r *report) endPackage(e event) {
 	case r.tests[e.Package] > 0:
 		r.say("ok   %-40s %4d tests %7.1f s", short(e.Package), r.tests[e.Package], e.Elapsed)
 	}
+}
+
+// endRunning tells of the tests that never ended: their package crashed, or ran into its time limit, or
+// the go command itself has ended early. Go prints the stacks with one of them, or with the package.
+func (r *report) endRunning(pkg string) {
+	running := r.running(pkg)
+	var printed []string
+	for _, id := range append(running, test{pkg: pkg}) {
+		printed = append(printed, r.output[id]...)
+	}
+	dump := strings.Join(printed, "")
+	for _, id := range running {
+		output := r.output[id]
+		fmt.Fprintf(r.log, "=== %s %s: has not ended\n%s", short(id.pkg), id.name, strings.Join(output, ""))
+		if before, _, dumped := strings.Cut(strings.Join(output, ""), "\ngoroutine "); dumped {
+			output = []string{before + "\n"}
+		}
+		if r.waiting[id] {
+			r.say("FAIL %s %s was still waiting for its turn\n%s", short(id.pkg), id.name, inShort(output))
+		} else {
+			r.say("FAIL %s %s has not ended\n%s%s", short(id.pkg), id.name, inShort(output), stacks(dump, id.name))
+		}
+		delete(r.output, id)
+		delete(r.since, id)
+		delete(r.waiting, id)
+		r.count["fail"]++
+		r.outcome[id.name] = "fail"
+	}
+}
+
+// stacks are those of the goroutines that a test is in, out of those of a whole program: first the
+// test's own, then those that it has started. A test within a test is among those of the outer one.
+func stacks(dump, name string) string {
+	if strings.Contains(name, "/") {
+		return ""
+	}
+	var own, others string
+	for _, stack := range strings.Split(dump, "\n\n") {
+		if !strings.HasPrefix(stack, "goroutine ") || !strings.Contains(stack, "."+name+"(") && !strings.Contains(stack, "."+name+".") {
+			continue
+		}
+		if strings.Contains(stack, "\ntesting.tRunner(") {
+			own += stack + "\n"
+		} else {
+			others += stack + "\n"
+		}
+	}
+	return firstLines(own+others, linesOfFailure)
 }
 
 // running lists the tests of a package that have begun and not ended, all packages' if it
@@ -247,7 +292,7 @@ func (r *report) sayWhatRuns() {
 		running = []string{"the compiler"}
 	}
 	for _, id := range r.running("") {
-		if !strings.Contains(id.name, "/") {
+		if !strings.Contains(id.name, "/") && !r.waiting[id] {
 			running = append(running, fmt.Sprintf("%s %s (%.0f s)", short(id.pkg), id.name, r.now().Sub(r.since[id]).Seconds()))
 		}
 	}
@@ -261,11 +306,7 @@ func (r *report) sayWhatRuns() {
 
 // finish prints the sum, and returns whether everything passed, the named tests among it.
 func (r *report) finish(named []string, strict bool) bool {
-	for _, id := range r.running("") { // the go command itself has ended early
-		r.say("FAIL %s %s has not ended\n%s", short(id.pkg), id.name, inShort(r.output[id]))
-		r.count["fail"]++
-		r.outcome[id.name] = "fail"
-	}
+	r.endRunning("")
 	good := r.count["fail"] == 0 && len(r.failed) == 0
 	for _, why := range slices.Sorted(maps.Keys(r.skipped)) {
 		r.say("skipped, %d tests: %s", r.skipped[why], why)
@@ -327,6 +368,15 @@ func lastLines(output []string, n int) string {
 		text += "\n"
 	}
 	return text
+}
+
+// firstLines is the beginning of what was printed.
+func firstLines(text string, n int) string {
+	lines := strings.SplitAfter(text, "\n")
+	if len(lines) <= n+1 {
+		return text
+	}
+	return strings.Join(lines[:n], "") + fmt.Sprintf("    (%d lines after these in the log)\n", len(lines)-1-n)
 }
 
 // reason is the text with which a test was skipped.

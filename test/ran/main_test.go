@@ -112,3 +112,36 @@ func TestSilenceIsBrokenByWhatRuns(t *testing.T) {
 		t.Errorf("it says %q", out)
 	}
 }
+
+// A package ran into its time limit. Go prints all stacks with whichever test it heard of last.
+func TestATestThatHangsIsNamedWithItsStack(t *testing.T) {
+	const own = "goroutine 7 [chan receive]:\np.deeper()\n\t/p_test.go:9\np.TestHangs(0x1)\n\t/p_test.go:5\ntesting.tRunner(0x1, 0x2)\n"
+	const started = "goroutine 8 [select]:\np.TestHangs.func1()\n\t/p_test.go:4\ncreated by p.TestHangs in goroutine 7\n"
+	dump := "panic: test timed out after 5m0s\n\trunning tests:\n\t\tTestHangs (5m0s)\n\ngoroutine 1 [chan receive]:\nmain.main()\n\n"
+	dump += started
+	for n := range 100 {
+		dump += fmt.Sprintf("\ngoroutine %d [select]:\nelsewhere.func1()\n", 100+n)
+	}
+	dump += "\n" + own
+	_, out, log := follow(t, `{"Action":"run","Package":"p","Test":"TestWaits"}
+{"Action":"pause","Package":"p","Test":"TestWaits"}
+{"Action":"run","Package":"p","Test":"TestHangs"}
+{"Action":"pause","Package":"p","Test":"TestHangs"}
+{"Action":"cont","Package":"p","Test":"TestHangs"}
+`+fmt.Sprintf(`{"Action":"output","Package":"p","Test":"TestHangs","Output":%q}`, dump)+`
+{"Action":"fail","Package":"p"}
+`)
+	text := out.String()
+	for _, want := range []string{"TestWaits was still waiting for its turn", "TestHangs has not ended", "timed out after 5m0s",
+		own, started} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report does not say %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "elsewhere") || !strings.Contains(log.String(), "goroutine 199") {
+		t.Errorf("stacks of others belong in the log, and nowhere else:\n%s", text)
+	}
+	if strings.Index(text, own) > strings.Index(text, started) {
+		t.Error("the test's own stack is not the first")
+	}
+}
