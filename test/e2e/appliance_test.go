@@ -162,32 +162,6 @@ func (b *base) goesOn(what string, ended chan struct{}) {
 	}
 }
 
-// cutOff closes something, and fails the test unless all that is concerned has ended
-// soon after the Base has answered.
-func (b *base) cutOff(limit time.Duration, concerned map[string]chan struct{}, closing func()) {
-	b.t.Helper()
-	begun := time.Now()
-	after := map[string]chan time.Duration{}
-	for what, ended := range concerned {
-		after[what] = make(chan time.Duration, 1)
-		go func() {
-			<-ended
-			after[what] <- time.Since(begun)
-		}()
-	}
-	closing()
-	answered := time.Since(begun)
-	deadline := time.After(limit)
-	for what := range concerned {
-		select {
-		case took := <-after[what]:
-			b.t.Logf("%s was ended after %v; the answer came after %v", what, took.Round(time.Millisecond), answered.Round(time.Millisecond))
-		case <-deadline:
-			b.t.Fatalf("%s lives on", what)
-		}
-	}
-}
-
 // yes approves of whatever is shown.
 func yes([]client.PostureChange) (bool, error) { return true, nil }
 
@@ -266,7 +240,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 		b.apply(owner, "expose it", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 		wallet := ends(b.mustWallet(b.electrumPort()))
 		b.auditIsClean(owner, "with an extra API")
-		b.cutOff(cutTime, map[string]chan struct{}{"the wallet's connection": wallet}, func() { b.endLease(owner, posture.KindElectrum) })
+		b.cutOff(map[string]chan struct{}{"the wallet's connection": wallet}, func() { b.endLease(owner, posture.KindElectrum) })
 		b.closed(b.electrumPort())
 	})
 	t.Run("an extra API beside the entry", func(t *testing.T) {
@@ -274,7 +248,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 		b.apply(owner, "expose it", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour, ShareEntry: true}))
 		wallet := ends(b.mustWallet(b.entry()))
 		b.works(b.open(owner.app), "beside an extra API")
-		b.cutOff(cutTime, map[string]chan struct{}{"the wallet's connection": wallet}, func() { b.endLease(owner, posture.KindElectrum) })
+		b.cutOff(map[string]chan struct{}{"the wallet's connection": wallet}, func() { b.endLease(owner, posture.KindElectrum) })
 	})
 	b.t = t
 	b.goesOn("the owner's stream of events", stream)
@@ -293,7 +267,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 		b.apply(owner, "enable SSH", client.EnableSSH(time.Hour))
 		login := b.login(identity)
 		b.auditIsClean(owner, "with SSH")
-		b.cutOff(cutTime, map[string]chan struct{}{"the SSH session": login}, func() { b.endLease(owner, posture.KindSSH) })
+		b.cutOff(map[string]chan struct{}{"the SSH session": login}, func() { b.endLease(owner, posture.KindSSH) })
 		b.closed(b.sshd())
 	})
 	t.Run("lockdown", func(t *testing.T) {
@@ -303,7 +277,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 		login, wallet, others := b.login(identity), ends(b.mustWallet(b.electrumPort())), b.watch(guest)
 		own := b.watch(owner)
 		var view *client.PostureView
-		b.cutOff(cutTime, map[string]chan struct{}{"the SSH session": login, "the wallet's connection": wallet, "another App's session": others},
+		b.cutOff(map[string]chan struct{}{"the SSH session": login, "the wallet's connection": wallet, "another App's session": others},
 			func() {
 				var err error
 				if view, err = owner.Lockdown(t.Context()); err != nil {
@@ -328,7 +302,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 	t.Run("a revoked App", func(t *testing.T) {
 		b.t = t
 		own := b.watch(owner)
-		b.cutOff(time.Second, map[string]chan struct{}{"the revoked App's stream of events": b.watch(guest)}, func() {
+		b.cutOff(map[string]chan struct{}{"the revoked App's stream of events": b.watch(guest)}, func() {
 			if _, err := owner.RevokeApp(t.Context(), guest.id, yes); err != nil {
 				t.Fatal(client.Explain(err))
 			}

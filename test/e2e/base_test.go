@@ -312,8 +312,10 @@ func (b *base) closed(to netip.AddrPort) {
 	}
 }
 
-// cutTime is how soon what is closed ends.
-const cutTime = 2 * time.Second
+// cutTime is how long a test waits for the end of what was closed. It takes a moment, or two on a
+// busy machine; by itself no connection ends within less than minutes (NGINX's proxy_timeout,
+// the owner's lease). How quick the Base is measures TestClosingDoesNotDependOnLoad.
+const cutTime = 30 * time.Second
 
 // ends returns a channel that is closed when the connection ends.
 func ends(conn net.Conn) chan struct{} {
@@ -326,31 +328,28 @@ func ends(conn net.Conn) chan struct{} {
 	return ended
 }
 
-// cut closes something, and fails the test unless the connection ends in time. The time
-// to bring a request to the helper, which takes a process each here, does not count.
-func (b *base) cut(what string, ended chan struct{}, closing func()) {
+// cutOff closes something, and fails the test unless all that is concerned ends.
+func (b *base) cutOff(concerned map[string]chan struct{}, closing func()) {
 	b.t.Helper()
 	begun := time.Now()
-	if _, err := b.middleware.Do(b.t.Context(),
-		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil); err != nil {
-		b.t.Fatal(err)
+	after := map[string]chan time.Duration{}
+	for what, ended := range concerned {
+		after[what] = make(chan time.Duration, 1)
+		go func() {
+			<-ended
+			after[what] <- time.Since(begun)
+		}()
 	}
-	carried := time.Since(begun)
-	begun = time.Now()
-	cut := make(chan time.Duration, 1)
-	go func() {
-		<-ended
-		cut <- time.Since(begun)
-	}()
 	closing()
-	select {
-	case after := <-cut:
-		b.t.Logf("%s was ended after %v, of which a request takes %v", what, after.Round(time.Millisecond), carried.Round(time.Millisecond))
-		if after > cutTime+2*carried {
-			b.t.Errorf("%s was ended only after %v", what, after)
+	answered := time.Since(begun)
+	deadline := time.After(cutTime)
+	for what := range concerned {
+		select {
+		case took := <-after[what]:
+			b.t.Logf("%s was ended after %v; the answer came after %v", what, took.Round(time.Millisecond), answered.Round(time.Millisecond))
+		case <-deadline:
+			b.t.Fatalf("%s lives on", what)
 		}
-	case <-time.After(cutTime):
-		b.t.Errorf("%s lives on", what)
 	}
 }
 

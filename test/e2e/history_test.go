@@ -35,21 +35,31 @@ func (b *base) past(session *client.Session, after uint64) (events []*basev1.Eve
 	return nil, 0, errors.New("the events did not end")
 }
 
-// knock asks to be paired, and is not let in.
-func (b *base) knock(t *testing.T, from int) {
+// knock asks to be paired, until the Base has told of it to somebody; nobody lets it in.
+func (b *base) knock(t *testing.T, from int, told func() error) {
 	t.Helper()
 	stranger, err := client.New(client.Options{Dir: t.TempDir(), Name: "stranger", NoDiscovery: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if _, err := stranger.Pair(ctx, []string{b.Attacker(from).Way(t, b.entry()).Address}, client.PairOptions{
-		Confirm: func(context.Context, client.Code) (bool, error) { return false, nil },
-	}); err == nil {
+	way := b.Attacker(from).Way(t, b.entry())
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := stranger.Pair(ctx, []string{way.Address}, client.PairOptions{
+			Confirm: func(context.Context, client.Code) (bool, error) { return false, nil },
+		})
+		ended <- err
+	}()
+	b.Until("the Base tells of a stranger", told)
+	cancel()
+	if err := <-ended; err == nil {
 		t.Error("a stranger is let in")
 	}
 }
+
+// attempted tells of a stranger who asked to be paired while nobody wanted that.
+func attempted(e *basev1.Event) bool { return e.GetPairingAttempt().GetIgnored() }
 
 // loosened tells of a packet filter that is not as it should be.
 func loosened(e *basev1.Event) bool {
@@ -143,13 +153,19 @@ func TestAnAppThatWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) 
 		})
 	})
 	b.t = t
-	b.knock(t, 12)
+	b.knock(t, 12, func() error {
+		events, _, err := b.past(operator.Session, seen)
+		if err == nil && !slices.ContainsFunc(events, attempted) {
+			err = errors.New("there is no such event")
+		}
+		return err
+	})
 
 	back := b.open(owner.app)
 	is := map[string]func(*basev1.Event) bool{
 		"the ban":             func(e *basev1.Event) bool { return len(e.GetBansChanged().GetBanned()) > 0 },
 		"the drift":           loosened,
-		"the pairing attempt": func(e *basev1.Event) bool { return e.GetPairingAttempt().GetIgnored() },
+		"the pairing attempt": attempted,
 		"the Base's start":    func(e *basev1.Event) bool { return e.GetBaseStarted() != nil },
 	}
 	b.Until("all that happened is told to the owner who is back", func() error {

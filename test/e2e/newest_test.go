@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ import (
 type newestWallet struct {
 	write io.Writer
 	read  *bufio.Reader
+	end   func() // of its program
 }
 
 // newest starts it on an attacker's machine, with the key of the rewards on a network.
@@ -67,11 +69,12 @@ func (b *base) newest(desk *stage.Attacker, server netip.AddrPort, network, key 
 	output, err := command.StdoutPipe()
 	b.must(err)
 	b.must(command.Start())
-	b.t.Cleanup(func() {
+	w.end = sync.OnceFunc(func() {
 		_ = input.Close()
 		_ = command.Process.Kill()
 		_ = command.Wait()
 	})
+	b.t.Cleanup(w.end)
 	w.write, w.read = input, bufio.NewReader(output)
 	return w
 }
@@ -89,6 +92,8 @@ func (w *newestWallet) ask(into any, command ...string) error {
 	if err != nil {
 		return err
 	}
+	// An Electrum that hangs is ended, and what reads its answer reads its end.
+	defer time.AfterFunc(stage.Patience, w.end).Stop()
 	if _, err := w.write.Write(append(text, '\n')); err != nil {
 		return err
 	}

@@ -119,16 +119,29 @@ func (b *base) letIn(owner *app, from *stage.Attacker, name string, role basev1.
 		})
 		paired <- result{r, err}
 	}()
-	listed, err := owner.AcceptPairing(ctx, client.Acceptance{
-		Number:  <-number,
-		Role:    role,
-		Words:   func(context.Context, client.NewApp) (string, error) { return <-words, nil },
+	var r result
+	acceptance := client.Acceptance{
+		Role: role,
+		Words: func(ctx context.Context, _ client.NewApp) (string, error) {
+			select {
+			case shown := <-words:
+				return shown, nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		},
 		Matched: func() { matched <- true },
-	})
+	}
+	select {
+	case acceptance.Number = <-number:
+	case r = <-paired:
+		b.t.Fatalf("ask to be let in: %s", client.Explain(r.err))
+	}
+	listed, err := owner.AcceptPairing(ctx, acceptance)
 	if err != nil || !listed {
 		b.t.Fatalf("let %s in: listed %v: %s", name, listed, client.Explain(err))
 	}
-	r := <-paired
+	r = <-paired
 	if r.err != nil {
 		b.t.Fatal(client.Explain(r.err))
 	}
@@ -150,7 +163,7 @@ func TestPeopleOfABootedBaseWithoutADisplay(t *testing.T) {
 		if _, err := guest.Audit.RunAudit(t.Context(), &basev1.RunAuditRequest{}); err != nil {
 			t.Errorf("an operator: %s", client.Explain(err))
 		}
-		b.cutOff(time.Second, map[string]chan struct{}{"the stream of an App that was lowered": b.watch(guest)}, func() {
+		b.cutOff(map[string]chan struct{}{"the stream of an App that was lowered": b.watch(guest)}, func() {
 			b.setRole(owner, guest.id, viewer)
 		})
 		if _, err := guest.Audit.RunAudit(t.Context(), &basev1.RunAuditRequest{}); err == nil {

@@ -360,16 +360,30 @@ func (b *base) console80x25() *sitter {
 // sees waits until all of the texts were written since the last look.
 func (s *sitter) sees(texts ...string) {
 	s.b.t.Helper()
-	s.b.Until(fmt.Sprintf("the console shows %q", texts), func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, text := range texts {
-			if !strings.Contains(s.shown.String(), text) {
-				return fmt.Errorf("it does not show %q, but %q", text, s.shown.String())
-			}
+	s.b.Until(fmt.Sprintf("the console shows %q", texts), func() error { return s.looks(texts...) })
+}
+
+// looks is sees without waiting.
+func (s *sitter) looks(texts ...string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, text := range texts {
+		if !strings.Contains(s.shown.String(), text) {
+			return fmt.Errorf("it does not show %q, but %q", text, s.shown.String())
 		}
-		s.shown.Reset()
-		return nil
+	}
+	s.shown.Reset()
+	return nil
+}
+
+// enters types digits, and Enter until the console shows the texts: for a moment after a question it
+// takes no answer.
+func (s *sitter) enters(digits string, texts ...string) {
+	s.b.t.Helper()
+	s.types(strings.ReplaceAll(digits, " ", ""))
+	s.b.Until(fmt.Sprintf("the console takes %s, and shows %q", digits, texts), func() error {
+		s.types("\r")
+		return s.looks(texts...)
 	})
 }
 
@@ -392,31 +406,41 @@ func TestAnOwnerIsPairedAndTheBaseIsResetAtTheConsoleOfABootedBase(t *testing.T)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), callTime)
 	defer cancel()
-	_, err = a.Pair(ctx, []string{b.Attacker(2).Way(t, b.entry()).Address}, client.PairOptions{
-		Requested: func(number string) {
-			go func() {
-				s.sees("An App asks to be paired")
-				s.types(strings.ReplaceAll(number, " ", "") + "\r")
-			}()
-		},
-		Confirm: func(_ context.Context, code client.Code) (bool, error) {
-			s.sees("Does the App show exactly this code?", `"phone"`)
-			time.Sleep(1100 * time.Millisecond) // what is typed sooner does not count
-			s.types(strings.ReplaceAll(code.Digits, " ", "") + "\r")
-			return true, nil
-		},
-	})
-	if err != nil {
+	number, code, paired := make(chan string, 1), make(chan string, 1), make(chan error, 1)
+	way := b.Attacker(2).Way(t, b.entry())
+	go func() {
+		_, err := a.Pair(ctx, []string{way.Address}, client.PairOptions{
+			Requested: func(n string) { number <- n },
+			Confirm: func(_ context.Context, c client.Code) (bool, error) {
+				code <- c.Digits
+				return true, nil
+			},
+		})
+		paired <- err
+	}()
+	shows := func(digits chan string) string {
+		t.Helper()
+		select {
+		case d := <-digits:
+			return d
+		case err := <-paired:
+			t.Fatalf("pair: %s", client.Explain(err))
+			return ""
+		}
+	}
+	s.sees("An App asks to be paired")
+	s.enters(shows(number), "Does the App show exactly this code?", `"phone"`)
+	s.enters(shows(code), `"phone" is paired as owner`, "1 App is paired, 1 owner")
+	if err := <-paired; err != nil {
 		t.Fatal(client.Explain(err))
 	}
-	s.sees(`"phone" is paired as owner`, "1 App is paired, 1 owner")
 
 	// The helper is killed, and nobody can reach it. The console waits, and goes on.
-	const way = "bitbox-base-system.socket"
-	b.MustExec("systemctl", "stop", way)
+	const socket = "bitbox-base-system.socket"
+	b.MustExec("systemctl", "stop", socket)
 	b.MustExec("systemctl", "kill", "--signal=KILL", helperUnit)
 	s.sees("Waiting for the system helper")
-	b.MustExec("systemctl", "start", way)
+	b.MustExec("systemctl", "start", socket)
 	s.sees("1 App is paired, 1 owner")
 
 	// One key does not reset the Base, nor does the wrong name.
