@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -55,15 +57,29 @@ var Program = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 })
 
-// FreeAddress returns an address of 127.0.0.1 with a port that is free at this moment.
+// The ports of FreeAddress: below those that systems give to connections, and to who asks for any port.
+const firstPort, ports = 10_000, 20_000
+
+// Each process begins elsewhere, as several run at the same time.
+var (
+	portOffset = rand.Uint32N(ports)
+	portsGiven atomic.Uint32
+)
+
+// FreeAddress returns an address of 127.0.0.1 with a port that is free at this moment, and that nobody
+// else in this process is given. A port that the system has chosen would not do: between the look at it
+// and its use, a connection of any other test may get it.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", firstPort+(portOffset+portsGiven.Add(1))%ports)
+		if listener, err := net.Listen("tcp4", address); err == nil {
+			_ = listener.Close()
+			return address
+		}
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // Btcd is a btcd that runs until the test ends.
