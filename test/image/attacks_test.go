@@ -5,15 +5,12 @@ package image_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
 	"github.com/BitBoxSwiss/bitbox-base/image/secureboot"
@@ -180,53 +177,6 @@ func TestACommandLineFromTheTablesOfAVirtualMachineIsRefused(t *testing.T) {
 	m.switchOn()
 	m.says("command line is not the one that the image was made with")
 	m.closed(m.Attacker(1))
-}
-
-// The power goes while the first boot makes the data partition, before and after the partition table names it. The next boot
-// makes it again, or uses it. Later the data are damaged: the machine stops, and neither makes new ones nor starts without.
-func TestAPowerCutInTheFirstBootAndDamagedData(t *testing.T) {
-	m := shipped(t)
-	a := m.Attacker(1)
-	image := m.partitions()
-	behind := int64(image[bootdisk.VerityA].First + image[bootdisk.VerityA].Size)
-	// The file system is written first, and the table last: there is time between on a slow disk.
-	m.slow = 1 << 20
-	m.switchOn()
-	m.until("the file system of the data is being made", func() error {
-		f, err := os.Open(m.disk)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		// Slot B stays empty. The image ends with the second copy of its partition table.
-		_, err = f.Seek(behind+bootdisk.RootSize+bootdisk.VeritySize, unix.SEEK_DATA)
-		return err
-	})
-	m.cutPower()
-	if got := len(m.partitions()); got != len(image) {
-		t.Errorf("the power was cut too late: the table has %d partitions", got)
-	}
-	m.slow = 0
-	m.switchOn()
-	m.until("the table has all partitions", func() error {
-		if got := len(m.partitions()); got != bootdisk.Data {
-			return fmt.Errorf("it has %d", got)
-		}
-		return nil
-	})
-	m.cutPower()
-	m.switchOn()
-	m.answers(a)
-	m.cutPower()
-
-	data := int64(m.partitions()[bootdisk.Data].First)
-	m.change(data, data+4096, func([]byte) []byte { return make([]byte, 4096) })
-	m.switchOn()
-	m.says("The Base cannot use its data: check the file system")
-	m.closed(a)
-	if got := len(m.partitions()); got != bootdisk.Data {
-		t.Errorf("the disk has %d partitions", got)
-	}
 }
 
 // Where there is too little room, one sentence says so, and the disk stays as it is.

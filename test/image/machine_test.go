@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -21,6 +22,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/gpt"
@@ -62,7 +65,7 @@ type machine struct {
 	t         *testing.T
 	directory string
 	disk      string
-	slow      int      // how many bytes a second the disk takes at most; 0: as many as it can
+	record    string   // where each write to the disk is recorded; "": nowhere
 	extra     []string // more of QEMU's arguments
 	command   *exec.Cmd
 	ended     <-chan struct{}
@@ -102,43 +105,64 @@ func (m *machine) host(argv ...string) string {
 // switchOn starts the machine.
 func (m *machine) switchOn() {
 	m.t.Helper()
+	// The words of an earlier start must not be taken for those of this one.
+	if err := os.Remove(m.serial()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.t.Fatal(err)
+	}
+	ours, theirs := m.line()
+	// The file has everything that the machine has flushed; a disk promises no more.
+	disk := []string{"-drive", "file=" + m.disk + ",format=raw,if=virtio,cache=writeback"}
+	if m.record != "" {
+		disk = recorded(m.disk, m.record)
+	}
 	m.command = exec.Command(m.program, slices.Concat(m.arguments, []string{
 		"-accel", "tcg,thread=multi", "-smp", "2", "-m", memory,
-		// This process ends when the machine restarts, see reboots; before that lastWords keeps its screen.
-		"-nodefaults", "-display", "none", "-action", "reboot=shutdown,shutdown=pause",
-		"-qmp", "unix:" + filepath.Join(m.directory, "events") + ",server=on,wait=off",
+		// This process ends when the machine restarts, see reboots; before that lastWords keeps its screen. QEMU has no
+		// way to do both by itself: it stops the machine, and waits for lastWords. So nothing runs before that listens.
+		"-nodefaults", "-display", "none", "-action", "reboot=shutdown,shutdown=pause", "-S",
+		"-chardev", "socket,id=events,fd=3", "-mon", "chardev=events,mode=control",
 		"-drive", "if=pflash,format=raw,readonly=on,file=" + m.code,
 		"-drive", "if=pflash,format=raw,file=" + filepath.Join(m.directory, "firmware"),
-		// The file has everything that the machine has flushed; a disk promises no more.
-		"-drive", "file=" + m.disk + ",format=raw,if=virtio,cache=writeback,throttling.bps-write=" + strconv.Itoa(m.slow),
 		"-qmp", "unix:" + filepath.Join(m.directory, "qmp") + ",server=on,wait=off",
 		"-serial", "file:" + m.serial(),
 		"-device", "virtio-serial", "-chardev", "socket,id=probe,server=on,wait=off,path=" + filepath.Join(m.directory, "probe"),
 		"-device", "virtserialport,chardev=probe,name=probe",
-	}, m.Device(), m.extra)...)
+	}, disk, m.Device(), m.extra)...)
 	m.command.Stderr = os.Stderr
+	m.command.ExtraFiles = []*os.File{theirs} // the first has number 3
 	ended, err := m.RunBeside(m.command)
-	if err != nil {
-		m.t.Fatalf("start QEMU: %v", err)
+	if err = errors.Join(err, theirs.Close()); err != nil {
+		m.t.Fatalf("start QEMU: %v", errors.Join(err, ours.Close()))
 	}
 	m.ended = ended
-	go m.lastWords()
+	go m.lastWords(ours)
 }
 
-// lastWords keeps a picture of the screen when the machine shuts down or restarts, and ends QEMU. A kernel that
-// panics says why nowhere else.
-func (m *machine) lastWords() {
-	conn, err := net.Dial("unix", filepath.Join(m.directory, "events"))
+// line returns both ends of a connection.
+func (m *machine) line() (ours net.Conn, theirs *os.File) {
+	m.t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return // it has ended already
+		m.t.Fatal(err)
 	}
+	end := os.NewFile(uintptr(pair[0]), "events")
+	ours, err = net.FileConn(end)
+	if err = errors.Join(err, end.Close()); err != nil {
+		m.t.Fatal(err)
+	}
+	return ours, os.NewFile(uintptr(pair[1]), "events")
+}
+
+// lastWords has the machine begin. It keeps a picture of the screen when the machine shuts down or restarts, and ends
+// QEMU. A kernel that panics says why nowhere else.
+func (m *machine) lastWords(conn net.Conn) {
 	defer conn.Close()
 	decoder := json.NewDecoder(conn)
 	say := func(command string) bool {
 		_, err := conn.Write([]byte(command))
 		return err == nil
 	}
-	if !say(`{"execute":"qmp_capabilities"}`) {
+	if !say(`{"execute":"qmp_capabilities"}{"execute":"cont"}`) {
 		return
 	}
 	for {
