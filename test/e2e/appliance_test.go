@@ -116,14 +116,15 @@ func (b *base) works(session *client.Session, when string) {
 	}
 }
 
-// waits is works for a Base whose Middleware restarts: on a busy machine
-// that may outlast the limit of one handshake, and then the App asks once more.
+// waits is works for a Base whose Middleware restarts: on a busy machine that may outlast the limit
+// of one handshake, and an App may not have heard yet that its connection has ended. Then it asks
+// once more.
 func (b *base) waits(session *client.Session, when string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
 	err := call(ctx, session)
-	if errors.Is(err, client.ErrSilent) {
+	if errors.Is(err, client.ErrSilent) || errors.Is(err, client.ErrLost) {
 		b.t.Logf("%s a connection was ended: %v", when, err)
 		err = call(ctx, session)
 	}
