@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -217,5 +218,31 @@ func TestTheFoldersOfVarStayAndItsFilesGo(t *testing.T) {
 	}
 	if content, err := os.ReadFile(filepath.Join(root, packageDatabase, "status")); err != nil || string(content) != "x" {
 		t.Errorf("dpkg's database holds %q: %v", content, err)
+	}
+}
+
+// A firmware refuses a file with such a list, and the machine would start without Secure Boot.
+func TestASignedListWithoutACertificateIsNotBuiltIn(t *testing.T) {
+	number := func(n int) []byte { return binary.LittleEndian.AppendUint32(nil, uint32(n)) }
+	list := func(certificate int) []byte {
+		return slices.Concat(make([]byte, 16), number(28+16+certificate), number(0), number(16+certificate), make([]byte, 16+certificate))
+	}
+	signature := slices.Concat(make([]byte, 16), number(24), make([]byte, 20))
+	for name, c := range map[string]struct {
+		content []byte
+		refused string
+	}{
+		"two certificates":          {slices.Concat(signature, list(700), list(1500)), ""},
+		"the last one is not there": {slices.Concat(signature, list(700), list(0)), "of no bytes"},
+		"no list":                   {signature, "cut short"},
+		"half a list":               {slices.Concat(signature, list(700)[:400]), "cut short"},
+		"half a header":             {slices.Concat(signature, list(700), list(700)[:20]), "cut short"},
+		"a list of size 0":          {slices.Concat(signature, make([]byte, 60)), "cut short"},
+		"nothing":                   {nil, "cut short"},
+	} {
+		err := checkEnrol(write(t, "db.auth", c.content))
+		if (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

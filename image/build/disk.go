@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -38,8 +39,8 @@ secure-boot-enroll force
 const enrolDirectory = "loader/keys/auto"
 
 // microsoftCertificates are those of the CAs for programs of others than Microsoft: the firmware of cards, and boot loaders.
-// python3-virt-firmware has them.
-var microsoftCertificates = []string{"MicrosoftCorporationUEFICA2011.pem", "MicrosoftUEFICA2023.pem", "MicrosoftOptionROMUEFICA2023.pem"}
+// python3-virt-firmware has them. Debian 13 has none of Microsoft's newest CA, which signs the firmware of cards only.
+var microsoftCertificates = []string{"MicrosoftCorporationUEFICA2011.pem", "MicrosoftUEFICA2023.pem"}
 
 const (
 	microsoftDirectory = "/usr/lib/python3/dist-packages/virt/firmware/certs/"
@@ -171,14 +172,47 @@ func (b *builder) enrol(ctx context.Context, to string) error {
 			if err := b.makeList(ctx, strings.TrimSpace(string(owner)), name, signer, list); err != nil {
 				return err
 			}
+			if err := checkEnrol(filepath.Join(keys, file)); err != nil {
+				return err
+			}
 			if err := copyFile(filepath.Join(keys, file), filepath.Join(b.Keys, file)); err != nil {
 				return err
 			}
+		} else if err := checkEnrol(filepath.Join(b.Keys, file)); err != nil {
+			return fmt.Errorf("%w: remove it, and build again with the private keys of PK and KEK", err)
 		}
 		if err := copyFile(filepath.Join(keys, file), filepath.Join(to, name+secureboot.EnrolSuffix)); err != nil {
 			return err
 		}
 		signer = name
+	}
+	return nil
+}
+
+// checkEnrol looks for a certificate in each list of a signed file (UEFI 2.10, sections 8.2.2 and 32.4.1). From a certificate that is
+// not there, cert-to-efi-sig-list makes a list with one of no bytes; a firmware then refuses the whole file, and the machine starts
+// without Secure Boot.
+func checkEnrol(path string) error {
+	const (
+		timeSize   = 16 // before the signature, which begins with its own size
+		headerSize = 28 // of a list: its kind, its size, and that of each certificate with its owner
+		ownerSize  = 16
+	)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	number := func(b []byte) uint64 { return uint64(binary.LittleEndian.Uint32(b)) }
+	if len(content) < timeSize+4 || uint64(len(content)) <= timeSize+number(content[timeSize:]) {
+		return fmt.Errorf("the signed list %s is cut short", path)
+	}
+	for rest := content[timeSize+number(content[timeSize:]):]; len(rest) > 0; rest = rest[number(rest[16:]):] {
+		if len(rest) < headerSize || number(rest[16:]) < headerSize || number(rest[16:]) > uint64(len(rest)) {
+			return fmt.Errorf("the signed list %s is cut short", path)
+		}
+		if number(rest[24:]) <= ownerSize {
+			return fmt.Errorf("the signed list %s has a certificate of no bytes", path)
+		}
 	}
 	return nil
 }
