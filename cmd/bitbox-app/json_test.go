@@ -96,7 +96,7 @@ var shapes = map[string]any{
 	"bitbox-app node reindex":            nodeChanged{},
 	"bitbox-app node restart":            &basev1.ChangeServiceResponse{},
 	"bitbox-app node resync":             nodeChanged{},
-	"bitbox-app node settings":           &basev1.GetNodeSettingsResponse{},
+	"bitbox-app node settings":           &basev1.ChosenNode{},
 	"bitbox-app node settings --program": nodeSettingsChanged{},
 	"bitbox-app node tx":                 foundTx{},
 	"bitbox-app wallet":                  shownWallet{},

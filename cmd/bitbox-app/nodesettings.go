@@ -68,12 +68,12 @@ the node deletes old blocks, and no wallet server can use it. Lines that root ha
 	return command
 }
 
-func nodeSettingsQuery(p *program) query[*basev1.GetNodeSettingsResponse] {
-	return query[*basev1.GetNodeSettingsResponse]{
-		ask: func(ctx context.Context, session *client.Session) (*basev1.GetNodeSettingsResponse, error) {
-			return session.Node.GetNodeSettings(ctx, &basev1.GetNodeSettingsRequest{})
+func nodeSettingsQuery(p *program) query[*basev1.ChosenNode] {
+	return query[*basev1.ChosenNode]{
+		ask: func(ctx context.Context, session *client.Session) (*basev1.ChosenNode, error) {
+			return session.NodeSettings(ctx)
 		},
-		show: func(answer *basev1.GetNodeSettingsResponse) error {
+		show: func(answer *basev1.ChosenNode) error {
 			if answer.GetSettings() == nil {
 				return p.printf("This Base has no node. To give it one: bitbox-app node settings --program btcd --network signet\n")
 			}
@@ -92,7 +92,7 @@ func nodeSettingsQuery(p *program) query[*basev1.GetNodeSettingsResponse] {
 			return table.print()
 		},
 		columns: []string{"PROGRAM", "NETWORK", "BLOCKS", "CACHE"},
-		rows: func(answer *basev1.GetNodeSettingsResponse) [][]string {
+		rows: func(answer *basev1.ChosenNode) [][]string {
 			if answer.GetSettings() == nil {
 				return [][]string{{"none", "", "", ""}}
 			}
@@ -108,7 +108,7 @@ func nodeSettingsQuery(p *program) query[*basev1.GetNodeSettingsResponse] {
 func (p *program) changeNode(ctx context.Context, session *client.Session, asking *consent, w owner.NodeWish,
 	confirm string) error {
 	p.left = nothingChanged
-	before, err := session.Node.GetNodeSettings(ctx, &basev1.GetNodeSettingsRequest{})
+	before, err := session.NodeSettings(ctx)
 	if err != nil {
 		return err
 	}

@@ -192,7 +192,7 @@ func (x NodeSettings_Program) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeSettings_Program.Descriptor instead.
 func (NodeSettings_Program) EnumDescriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{23, 0}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type Node_State int32
@@ -259,7 +259,7 @@ func (x Node_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Node_State.Descriptor instead.
 func (Node_State) EnumDescriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{24, 0}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type GetNodeRequest struct {
@@ -1253,105 +1253,6 @@ func (*RebuildChainResponse) Descriptor() ([]byte, []int) {
 	return file_base_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
-type GetNodeSettingsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetNodeSettingsRequest) Reset() {
-	*x = GetNodeSettingsRequest{}
-	mi := &file_base_v1_node_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetNodeSettingsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetNodeSettingsRequest) ProtoMessage() {}
-
-func (x *GetNodeSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetNodeSettingsRequest.ProtoReflect.Descriptor instead.
-func (*GetNodeSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{19}
-}
-
-type GetNodeSettingsResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Absent: the Base has no node.
-	Settings *NodeSettings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
-	// An owner has signed them; otherwise they are the builder's.
-	Signed bool `protobuf:"varint,2,opt,name=signed,proto3" json:"signed,omitempty"`
-	// There are lines of root's in the language of the program, which count as well.
-	HasOwnLines   bool `protobuf:"varint,3,opt,name=has_own_lines,json=hasOwnLines,proto3" json:"has_own_lines,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetNodeSettingsResponse) Reset() {
-	*x = GetNodeSettingsResponse{}
-	mi := &file_base_v1_node_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetNodeSettingsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetNodeSettingsResponse) ProtoMessage() {}
-
-func (x *GetNodeSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetNodeSettingsResponse.ProtoReflect.Descriptor instead.
-func (*GetNodeSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *GetNodeSettingsResponse) GetSettings() *NodeSettings {
-	if x != nil {
-		return x.Settings
-	}
-	return nil
-}
-
-func (x *GetNodeSettingsResponse) GetSigned() bool {
-	if x != nil {
-		return x.Signed
-	}
-	return false
-}
-
-func (x *GetNodeSettingsResponse) GetHasOwnLines() bool {
-	if x != nil {
-		return x.HasOwnLines
-	}
-	return false
-}
-
 type ChangeNodeSettingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A marshalled Signed with a NodeSettingsOrder (posture.SignNodeSettings).
@@ -1362,7 +1263,7 @@ type ChangeNodeSettingsRequest struct {
 
 func (x *ChangeNodeSettingsRequest) Reset() {
 	*x = ChangeNodeSettingsRequest{}
-	mi := &file_base_v1_node_proto_msgTypes[21]
+	mi := &file_base_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1275,7 @@ func (x *ChangeNodeSettingsRequest) String() string {
 func (*ChangeNodeSettingsRequest) ProtoMessage() {}
 
 func (x *ChangeNodeSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[21]
+	mi := &file_base_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1288,7 @@ func (x *ChangeNodeSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeSettingsRequest.ProtoReflect.Descriptor instead.
 func (*ChangeNodeSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ChangeNodeSettingsRequest) GetOrder() []byte {
@@ -1405,7 +1306,7 @@ type ChangeNodeSettingsResponse struct {
 
 func (x *ChangeNodeSettingsResponse) Reset() {
 	*x = ChangeNodeSettingsResponse{}
-	mi := &file_base_v1_node_proto_msgTypes[22]
+	mi := &file_base_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1318,7 @@ func (x *ChangeNodeSettingsResponse) String() string {
 func (*ChangeNodeSettingsResponse) ProtoMessage() {}
 
 func (x *ChangeNodeSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[22]
+	mi := &file_base_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1331,81 @@ func (x *ChangeNodeSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeSettingsResponse.ProtoReflect.Descriptor instead.
 func (*ChangeNodeSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+// ChosenNode is the node that was chosen for a Base. It travels in the helper's signed report
+// (system/v1/posture.proto).
+type ChosenNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: the Base has no node.
+	Settings *NodeSettings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	// An owner has signed them; otherwise they are the builder's.
+	Signed bool `protobuf:"varint,2,opt,name=signed,proto3" json:"signed,omitempty"`
+	// There are lines of root's in the language of the program, which count as well.
+	HasOwnLines bool `protobuf:"varint,3,opt,name=has_own_lines,json=hasOwnLines,proto3" json:"has_own_lines,omitempty"`
+	// A sentence without a full stop: why the settings cannot be used. Empty: they can.
+	Fault         string `protobuf:"bytes,4,opt,name=fault,proto3" json:"fault,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChosenNode) Reset() {
+	*x = ChosenNode{}
+	mi := &file_base_v1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChosenNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChosenNode) ProtoMessage() {}
+
+func (x *ChosenNode) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChosenNode.ProtoReflect.Descriptor instead.
+func (*ChosenNode) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ChosenNode) GetSettings() *NodeSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ChosenNode) GetSigned() bool {
+	if x != nil {
+		return x.Signed
+	}
+	return false
+}
+
+func (x *ChosenNode) GetHasOwnLines() bool {
+	if x != nil {
+		return x.HasOwnLines
+	}
+	return false
+}
+
+func (x *ChosenNode) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
 }
 
 // NodeSettings say which node a Base runs.
@@ -1452,7 +1427,7 @@ type NodeSettings struct {
 
 func (x *NodeSettings) Reset() {
 	*x = NodeSettings{}
-	mi := &file_base_v1_node_proto_msgTypes[23]
+	mi := &file_base_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1439,7 @@ func (x *NodeSettings) String() string {
 func (*NodeSettings) ProtoMessage() {}
 
 func (x *NodeSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[23]
+	mi := &file_base_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1452,7 @@ func (x *NodeSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSettings.ProtoReflect.Descriptor instead.
 func (*NodeSettings) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeSettings) GetProgram() NodeSettings_Program {
@@ -1571,7 +1546,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_base_v1_node_proto_msgTypes[24]
+	mi := &file_base_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1558,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[24]
+	mi := &file_base_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1571,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Node) GetState() Node_State {
@@ -1792,7 +1767,7 @@ type WalletServer struct {
 
 func (x *WalletServer) Reset() {
 	*x = WalletServer{}
-	mi := &file_base_v1_node_proto_msgTypes[25]
+	mi := &file_base_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1779,7 @@ func (x *WalletServer) String() string {
 func (*WalletServer) ProtoMessage() {}
 
 func (x *WalletServer) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[25]
+	mi := &file_base_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1792,7 @@ func (x *WalletServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WalletServer.ProtoReflect.Descriptor instead.
 func (*WalletServer) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WalletServer) GetReady() bool {
@@ -1876,7 +1851,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_base_v1_node_proto_msgTypes[26]
+	mi := &file_base_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1863,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[26]
+	mi := &file_base_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1876,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1975,7 +1950,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_base_v1_node_proto_msgTypes[27]
+	mi := &file_base_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +1962,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[27]
+	mi := &file_base_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +1975,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Block) GetHeight() uint64 {
@@ -2057,7 +2032,7 @@ type Fee struct {
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_base_v1_node_proto_msgTypes[28]
+	mi := &file_base_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2044,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[28]
+	mi := &file_base_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2057,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Fee) GetBlocks() uint32 {
@@ -2162,15 +2137,16 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\asigners\x18\x02 \x03(\tR\asigners\"+\n" +
 	"\x13RebuildChainRequest\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\"\x16\n" +
-	"\x14RebuildChainResponse\"\x18\n" +
-	"\x16GetNodeSettingsRequest\"\x8f\x01\n" +
-	"\x17GetNodeSettingsResponse\x128\n" +
-	"\bsettings\x18\x01 \x01(\v2\x1c.bitbox.base.v1.NodeSettingsR\bsettings\x12\x16\n" +
-	"\x06signed\x18\x02 \x01(\bR\x06signed\x12\"\n" +
-	"\rhas_own_lines\x18\x03 \x01(\bR\vhasOwnLines\"1\n" +
+	"\x14RebuildChainResponse\"1\n" +
 	"\x19ChangeNodeSettingsRequest\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\"\x1c\n" +
-	"\x1aChangeNodeSettingsResponse\"\xe8\x02\n" +
+	"\x1aChangeNodeSettingsResponse\"\x98\x01\n" +
+	"\n" +
+	"ChosenNode\x128\n" +
+	"\bsettings\x18\x01 \x01(\v2\x1c.bitbox.base.v1.NodeSettingsR\bsettings\x12\x16\n" +
+	"\x06signed\x18\x02 \x01(\bR\x06signed\x12\"\n" +
+	"\rhas_own_lines\x18\x03 \x01(\bR\vhasOwnLines\x12\x14\n" +
+	"\x05fault\x18\x04 \x01(\tR\x05fault\"\xe8\x02\n" +
 	"\fNodeSettings\x12>\n" +
 	"\aprogram\x18\x01 \x01(\x0e2$.bitbox.base.v1.NodeSettings.ProgramR\aprogram\x121\n" +
 	"\anetwork\x18\x02 \x01(\x0e2\x17.bitbox.base.v1.NetworkR\anetwork\x12\x19\n" +
@@ -2271,7 +2247,7 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x10NETWORK_TESTNET4\x10\x02\x12\x12\n" +
 	"\x0eNETWORK_SIGNET\x10\x03\x12\x13\n" +
 	"\x0fNETWORK_REGTEST\x10\x04\x12\x12\n" +
-	"\x0eNETWORK_SIMNET\x10\x052\xe6\a\n" +
+	"\x0eNETWORK_SIMNET\x10\x052\x82\a\n" +
 	"\vNodeService\x12J\n" +
 	"\aGetNode\x12\x1e.bitbox.base.v1.GetNodeRequest\x1a\x1f.bitbox.base.v1.GetNodeResponse\x12P\n" +
 	"\tListPeers\x12 .bitbox.base.v1.ListPeersRequest\x1a!.bitbox.base.v1.ListPeersResponse\x12S\n" +
@@ -2282,8 +2258,7 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x0eGetTransaction\x12%.bitbox.base.v1.GetTransactionRequest\x1a&.bitbox.base.v1.GetTransactionResponse\x12V\n" +
 	"\vListHeaders\x12\".bitbox.base.v1.ListHeadersRequest\x1a#.bitbox.base.v1.ListHeadersResponse\x12g\n" +
 	"\x10BringBitcoinCore\x12'.bitbox.base.v1.BringBitcoinCoreRequest\x1a(.bitbox.base.v1.BringBitcoinCoreResponse(\x01\x12Y\n" +
-	"\fRebuildChain\x12#.bitbox.base.v1.RebuildChainRequest\x1a$.bitbox.base.v1.RebuildChainResponse\x12b\n" +
-	"\x0fGetNodeSettings\x12&.bitbox.base.v1.GetNodeSettingsRequest\x1a'.bitbox.base.v1.GetNodeSettingsResponse\x12k\n" +
+	"\fRebuildChain\x12#.bitbox.base.v1.RebuildChainRequest\x1a$.bitbox.base.v1.RebuildChainResponse\x12k\n" +
 	"\x12ChangeNodeSettings\x12).bitbox.base.v1.ChangeNodeSettingsRequest\x1a*.bitbox.base.v1.ChangeNodeSettingsResponseB7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
 var (
@@ -2299,7 +2274,7 @@ func file_base_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_base_v1_node_proto_goTypes = []any{
 	(Network)(0),                       // 0: bitbox.base.v1.Network
 	(GetTransactionResponse_State)(0),  // 1: bitbox.base.v1.GetTransactionResponse.State
@@ -2324,36 +2299,35 @@ var file_base_v1_node_proto_goTypes = []any{
 	(*BringBitcoinCoreResponse)(nil),   // 20: bitbox.base.v1.BringBitcoinCoreResponse
 	(*RebuildChainRequest)(nil),        // 21: bitbox.base.v1.RebuildChainRequest
 	(*RebuildChainResponse)(nil),       // 22: bitbox.base.v1.RebuildChainResponse
-	(*GetNodeSettingsRequest)(nil),     // 23: bitbox.base.v1.GetNodeSettingsRequest
-	(*GetNodeSettingsResponse)(nil),    // 24: bitbox.base.v1.GetNodeSettingsResponse
-	(*ChangeNodeSettingsRequest)(nil),  // 25: bitbox.base.v1.ChangeNodeSettingsRequest
-	(*ChangeNodeSettingsResponse)(nil), // 26: bitbox.base.v1.ChangeNodeSettingsResponse
-	(*NodeSettings)(nil),               // 27: bitbox.base.v1.NodeSettings
-	(*Node)(nil),                       // 28: bitbox.base.v1.Node
-	(*WalletServer)(nil),               // 29: bitbox.base.v1.WalletServer
-	(*Peer)(nil),                       // 30: bitbox.base.v1.Peer
-	(*Block)(nil),                      // 31: bitbox.base.v1.Block
-	(*Fee)(nil),                        // 32: bitbox.base.v1.Fee
-	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
+	(*ChangeNodeSettingsRequest)(nil),  // 23: bitbox.base.v1.ChangeNodeSettingsRequest
+	(*ChangeNodeSettingsResponse)(nil), // 24: bitbox.base.v1.ChangeNodeSettingsResponse
+	(*ChosenNode)(nil),                 // 25: bitbox.base.v1.ChosenNode
+	(*NodeSettings)(nil),               // 26: bitbox.base.v1.NodeSettings
+	(*Node)(nil),                       // 27: bitbox.base.v1.Node
+	(*WalletServer)(nil),               // 28: bitbox.base.v1.WalletServer
+	(*Peer)(nil),                       // 29: bitbox.base.v1.Peer
+	(*Block)(nil),                      // 30: bitbox.base.v1.Block
+	(*Fee)(nil),                        // 31: bitbox.base.v1.Fee
+	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
 }
 var file_base_v1_node_proto_depIdxs = []int32{
-	28, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
-	30, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
-	31, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
-	32, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
+	27, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
+	29, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
+	30, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
+	31, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
 	1,  // 4: bitbox.base.v1.GetTransactionResponse.state:type_name -> bitbox.base.v1.GetTransactionResponse.State
 	15, // 5: bitbox.base.v1.GetTransactionResponse.place:type_name -> bitbox.base.v1.TransactionPlace
 	19, // 6: bitbox.base.v1.BringBitcoinCoreRequest.release:type_name -> bitbox.base.v1.BitcoinCoreRelease
-	27, // 7: bitbox.base.v1.GetNodeSettingsResponse.settings:type_name -> bitbox.base.v1.NodeSettings
+	26, // 7: bitbox.base.v1.ChosenNode.settings:type_name -> bitbox.base.v1.NodeSettings
 	2,  // 8: bitbox.base.v1.NodeSettings.program:type_name -> bitbox.base.v1.NodeSettings.Program
 	0,  // 9: bitbox.base.v1.NodeSettings.network:type_name -> bitbox.base.v1.Network
 	3,  // 10: bitbox.base.v1.Node.state:type_name -> bitbox.base.v1.Node.State
 	0,  // 11: bitbox.base.v1.Node.network:type_name -> bitbox.base.v1.Network
-	33, // 12: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
-	33, // 13: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
-	29, // 14: bitbox.base.v1.Node.wallet_server:type_name -> bitbox.base.v1.WalletServer
-	33, // 15: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
-	33, // 16: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
+	32, // 12: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
+	32, // 13: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
+	28, // 14: bitbox.base.v1.Node.wallet_server:type_name -> bitbox.base.v1.WalletServer
+	32, // 15: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
+	32, // 16: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
 	4,  // 17: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
 	6,  // 18: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
 	8,  // 19: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
@@ -2363,21 +2337,19 @@ var file_base_v1_node_proto_depIdxs = []int32{
 	16, // 23: bitbox.base.v1.NodeService.ListHeaders:input_type -> bitbox.base.v1.ListHeadersRequest
 	18, // 24: bitbox.base.v1.NodeService.BringBitcoinCore:input_type -> bitbox.base.v1.BringBitcoinCoreRequest
 	21, // 25: bitbox.base.v1.NodeService.RebuildChain:input_type -> bitbox.base.v1.RebuildChainRequest
-	23, // 26: bitbox.base.v1.NodeService.GetNodeSettings:input_type -> bitbox.base.v1.GetNodeSettingsRequest
-	25, // 27: bitbox.base.v1.NodeService.ChangeNodeSettings:input_type -> bitbox.base.v1.ChangeNodeSettingsRequest
-	5,  // 28: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
-	7,  // 29: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
-	9,  // 30: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
-	31, // 31: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
-	12, // 32: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
-	14, // 33: bitbox.base.v1.NodeService.GetTransaction:output_type -> bitbox.base.v1.GetTransactionResponse
-	17, // 34: bitbox.base.v1.NodeService.ListHeaders:output_type -> bitbox.base.v1.ListHeadersResponse
-	20, // 35: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
-	22, // 36: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
-	24, // 37: bitbox.base.v1.NodeService.GetNodeSettings:output_type -> bitbox.base.v1.GetNodeSettingsResponse
-	26, // 38: bitbox.base.v1.NodeService.ChangeNodeSettings:output_type -> bitbox.base.v1.ChangeNodeSettingsResponse
-	28, // [28:39] is the sub-list for method output_type
-	17, // [17:28] is the sub-list for method input_type
+	23, // 26: bitbox.base.v1.NodeService.ChangeNodeSettings:input_type -> bitbox.base.v1.ChangeNodeSettingsRequest
+	5,  // 27: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
+	7,  // 28: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
+	9,  // 29: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
+	30, // 30: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
+	12, // 31: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
+	14, // 32: bitbox.base.v1.NodeService.GetTransaction:output_type -> bitbox.base.v1.GetTransactionResponse
+	17, // 33: bitbox.base.v1.NodeService.ListHeaders:output_type -> bitbox.base.v1.ListHeadersResponse
+	20, // 34: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
+	22, // 35: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
+	24, // 36: bitbox.base.v1.NodeService.ChangeNodeSettings:output_type -> bitbox.base.v1.ChangeNodeSettingsResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2392,15 +2364,15 @@ func file_base_v1_node_proto_init() {
 		(*BringBitcoinCoreRequest_Release)(nil),
 		(*BringBitcoinCoreRequest_Piece)(nil),
 	}
-	file_base_v1_node_proto_msgTypes[24].OneofWrappers = []any{}
-	file_base_v1_node_proto_msgTypes[26].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[23].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_node_proto_rawDesc), len(file_base_v1_node_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   29,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1480,7 +1480,10 @@ type PostureReport struct {
 	SshHostKey   []byte               `protobuf:"bytes,11,opt,name=ssh_host_key,json=sshHostKey,proto3" json:"ssh_host_key,omitempty"`
 	Certificates []*CertificateDigest `protobuf:"bytes,12,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// What the Base runs; absent if it is no image.
-	Image         *RunningImage `protobuf:"bytes,13,opt,name=image,proto3" json:"image,omitempty"`
+	Image *RunningImage `protobuf:"bytes,13,opt,name=image,proto3" json:"image,omitempty"`
+	// The node that was chosen for it. An owner who changes one setting signs all of them, so the
+	// App takes the rest from here.
+	Node          *v1.ChosenNode `protobuf:"bytes,14,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1602,6 +1605,13 @@ func (x *PostureReport) GetCertificates() []*CertificateDigest {
 func (x *PostureReport) GetImage() *RunningImage {
 	if x != nil {
 		return x.Image
+	}
+	return nil
+}
+
+func (x *PostureReport) GetNode() *v1.ChosenNode {
+	if x != nil {
+		return x.Node
 	}
 	return nil
 }
@@ -1885,7 +1895,7 @@ var File_system_v1_posture_proto protoreflect.FileDescriptor
 
 const file_system_v1_posture_proto_rawDesc = "" +
 	"\n" +
-	"\x17system/v1/posture.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\"X\n" +
+	"\x17system/v1/posture.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/node.proto\"X\n" +
 	"\x06Signed\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\fR\amessage\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x16\n" +
@@ -1992,7 +2002,7 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\bdocument\x18\x03 \x01(\v2\x18.bitbox.system.v1.SignedR\bdocument\x12-\n" +
 	"\x12restriction_number\x18\x04 \x01(\x04R\x11restrictionNumber\x12)\n" +
 	"\x10restriction_hash\x18\x05 \x01(\fR\x0frestrictionHash\x12\x16\n" +
-	"\x06active\x18\x06 \x03(\fR\x06active\"\xfd\x04\n" +
+	"\x06active\x18\x06 \x03(\fR\x06active\"\xad\x05\n" +
 	"\rPostureReport\x12\x17\n" +
 	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1a\n" +
@@ -2009,7 +2019,8 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\fssh_host_key\x18\v \x01(\fR\n" +
 	"sshHostKey\x12G\n" +
 	"\fcertificates\x18\f \x03(\v2#.bitbox.system.v1.CertificateDigestR\fcertificates\x124\n" +
-	"\x05image\x18\r \x01(\v2\x1e.bitbox.system.v1.RunningImageR\x05image\"W\n" +
+	"\x05image\x18\r \x01(\v2\x1e.bitbox.system.v1.RunningImageR\x05image\x12.\n" +
+	"\x04node\x18\x0e \x01(\v2\x1a.bitbox.base.v1.ChosenNodeR\x04node\"W\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPHASE_SETTLED\x10\x01\x12\x12\n" +
@@ -2084,6 +2095,7 @@ var file_system_v1_posture_proto_goTypes = []any{
 	(*LeaseLeft)(nil),            // 22: bitbox.system.v1.LeaseLeft
 	(*LedgerState)(nil),          // 23: bitbox.system.v1.LedgerState
 	(v1.Role)(0),                 // 24: bitbox.base.v1.Role
+	(*v1.ChosenNode)(nil),        // 25: bitbox.base.v1.ChosenNode
 }
 var file_system_v1_posture_proto_depIdxs = []int32{
 	0,  // 0: bitbox.system.v1.PostureDocument.origin:type_name -> bitbox.system.v1.PostureDocument.Origin
@@ -2106,14 +2118,15 @@ var file_system_v1_posture_proto_depIdxs = []int32{
 	22, // 17: bitbox.system.v1.PostureReport.leases:type_name -> bitbox.system.v1.LeaseLeft
 	21, // 18: bitbox.system.v1.PostureReport.certificates:type_name -> bitbox.system.v1.CertificateDigest
 	20, // 19: bitbox.system.v1.PostureReport.image:type_name -> bitbox.system.v1.RunningImage
-	3,  // 20: bitbox.system.v1.RunningImage.secure_boot:type_name -> bitbox.system.v1.RunningImage.SecureBoot
-	17, // 21: bitbox.system.v1.LedgerState.chain:type_name -> bitbox.system.v1.PostureChain
-	22, // 22: bitbox.system.v1.LedgerState.leases:type_name -> bitbox.system.v1.LeaseLeft
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	25, // 20: bitbox.system.v1.PostureReport.node:type_name -> bitbox.base.v1.ChosenNode
+	3,  // 21: bitbox.system.v1.RunningImage.secure_boot:type_name -> bitbox.system.v1.RunningImage.SecureBoot
+	17, // 22: bitbox.system.v1.LedgerState.chain:type_name -> bitbox.system.v1.PostureChain
+	22, // 23: bitbox.system.v1.LedgerState.leases:type_name -> bitbox.system.v1.LeaseLeft
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_posture_proto_init() }

@@ -80,7 +80,6 @@ type SystemRequest struct {
 	//	*SystemRequest_FinishBitcoinCore
 	//	*SystemRequest_AbortBitcoinCore
 	//	*SystemRequest_OrderRebuild
-	//	*SystemRequest_GetNodeSettings
 	//	*SystemRequest_ChangeNodeSettings
 	Verb isSystemRequest_Verb `protobuf_oneof:"verb"`
 	// middleware: the id of the App for which it asks, 16 hexadecimal digits, for the log
@@ -523,15 +522,6 @@ func (x *SystemRequest) GetOrderRebuild() *OrderRebuild {
 	return nil
 }
 
-func (x *SystemRequest) GetGetNodeSettings() *GetNodeSettings {
-	if x != nil {
-		if x, ok := x.Verb.(*SystemRequest_GetNodeSettings); ok {
-			return x.GetNodeSettings
-		}
-	}
-	return nil
-}
-
 func (x *SystemRequest) GetChangeNodeSettings() *ChangeNodeSettings {
 	if x != nil {
 		if x, ok := x.Verb.(*SystemRequest_ChangeNodeSettings); ok {
@@ -755,10 +745,6 @@ type SystemRequest_OrderRebuild struct {
 	OrderRebuild *OrderRebuild `protobuf:"bytes,84,opt,name=order_rebuild,json=orderRebuild,proto3,oneof"`
 }
 
-type SystemRequest_GetNodeSettings struct {
-	GetNodeSettings *GetNodeSettings `protobuf:"bytes,85,opt,name=get_node_settings,json=getNodeSettings,proto3,oneof"`
-}
-
 type SystemRequest_ChangeNodeSettings struct {
 	// middleware: signed. Answered with an empty reply when the settings are stored; the node
 	// restarts then.
@@ -853,8 +839,6 @@ func (*SystemRequest_AbortBitcoinCore) isSystemRequest_Verb() {}
 
 func (*SystemRequest_OrderRebuild) isSystemRequest_Verb() {}
 
-func (*SystemRequest_GetNodeSettings) isSystemRequest_Verb() {}
-
 func (*SystemRequest_ChangeNodeSettings) isSystemRequest_Verb() {}
 
 type SystemReply struct {
@@ -886,7 +870,6 @@ type SystemReply struct {
 	//	*SystemReply_PairingAnswered
 	//	*SystemReply_Disks
 	//	*SystemReply_BitcoinCoreInstalled
-	//	*SystemReply_NodeSettings
 	Result        isSystemReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1132,15 +1115,6 @@ func (x *SystemReply) GetBitcoinCoreInstalled() *BitcoinCoreInstalled {
 	return nil
 }
 
-func (x *SystemReply) GetNodeSettings() *v1.GetNodeSettingsResponse {
-	if x != nil {
-		if x, ok := x.Result.(*SystemReply_NodeSettings); ok {
-			return x.NodeSettings
-		}
-	}
-	return nil
-}
-
 type isSystemReply_Result interface {
 	isSystemReply_Result()
 }
@@ -1229,10 +1203,6 @@ type SystemReply_BitcoinCoreInstalled struct {
 	BitcoinCoreInstalled *BitcoinCoreInstalled `protobuf:"bytes,80,opt,name=bitcoin_core_installed,json=bitcoinCoreInstalled,proto3,oneof"`
 }
 
-type SystemReply_NodeSettings struct {
-	NodeSettings *v1.GetNodeSettingsResponse `protobuf:"bytes,85,opt,name=node_settings,json=nodeSettings,proto3,oneof"`
-}
-
 func (*SystemReply_Authority) isSystemReply_Result() {}
 
 func (*SystemReply_Posture) isSystemReply_Result() {}
@@ -1274,8 +1244,6 @@ func (*SystemReply_PairingAnswered) isSystemReply_Result() {}
 func (*SystemReply_Disks) isSystemReply_Result() {}
 
 func (*SystemReply_BitcoinCoreInstalled) isSystemReply_Result() {}
-
-func (*SystemReply_NodeSettings) isSystemReply_Result() {}
 
 // GetPosture is answered with a SignedPosture.
 type GetPosture struct {
@@ -1980,42 +1948,6 @@ func (x *LiftBanResult) GetLifted() bool {
 	return false
 }
 
-type GetNodeSettings struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetNodeSettings) Reset() {
-	*x = GetNodeSettings{}
-	mi := &file_system_v1_system_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetNodeSettings) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetNodeSettings) ProtoMessage() {}
-
-func (x *GetNodeSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetNodeSettings.ProtoReflect.Descriptor instead.
-func (*GetNodeSettings) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{13}
-}
-
 type ChangeNodeSettings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A marshalled Signed with a NodeSettingsOrder.
@@ -2026,7 +1958,7 @@ type ChangeNodeSettings struct {
 
 func (x *ChangeNodeSettings) Reset() {
 	*x = ChangeNodeSettings{}
-	mi := &file_system_v1_system_proto_msgTypes[14]
+	mi := &file_system_v1_system_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +1970,7 @@ func (x *ChangeNodeSettings) String() string {
 func (*ChangeNodeSettings) ProtoMessage() {}
 
 func (x *ChangeNodeSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[14]
+	mi := &file_system_v1_system_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +1983,7 @@ func (x *ChangeNodeSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeSettings.ProtoReflect.Descriptor instead.
 func (*ChangeNodeSettings) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{14}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChangeNodeSettings) GetOrder() []byte {
@@ -2077,7 +2009,7 @@ type NodeSettingsOrder struct {
 
 func (x *NodeSettingsOrder) Reset() {
 	*x = NodeSettingsOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[15]
+	mi := &file_system_v1_system_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2021,7 @@ func (x *NodeSettingsOrder) String() string {
 func (*NodeSettingsOrder) ProtoMessage() {}
 
 func (x *NodeSettingsOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[15]
+	mi := &file_system_v1_system_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2034,7 @@ func (x *NodeSettingsOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSettingsOrder.ProtoReflect.Descriptor instead.
 func (*NodeSettingsOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{15}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NodeSettingsOrder) GetBaseId() []byte {
@@ -2141,7 +2073,7 @@ type RunAudit struct {
 
 func (x *RunAudit) Reset() {
 	*x = RunAudit{}
-	mi := &file_system_v1_system_proto_msgTypes[16]
+	mi := &file_system_v1_system_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2085,7 @@ func (x *RunAudit) String() string {
 func (*RunAudit) ProtoMessage() {}
 
 func (x *RunAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[16]
+	mi := &file_system_v1_system_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2098,7 @@ func (x *RunAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAudit.ProtoReflect.Descriptor instead.
 func (*RunAudit) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{16}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{15}
 }
 
 type AuditResult struct {
@@ -2181,7 +2113,7 @@ type AuditResult struct {
 
 func (x *AuditResult) Reset() {
 	*x = AuditResult{}
-	mi := &file_system_v1_system_proto_msgTypes[17]
+	mi := &file_system_v1_system_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2125,7 @@ func (x *AuditResult) String() string {
 func (*AuditResult) ProtoMessage() {}
 
 func (x *AuditResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[17]
+	mi := &file_system_v1_system_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2138,7 @@ func (x *AuditResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditResult.ProtoReflect.Descriptor instead.
 func (*AuditResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{17}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AuditResult) GetFindings() []*v1.Finding {
@@ -2233,7 +2165,7 @@ type FixFinding struct {
 
 func (x *FixFinding) Reset() {
 	*x = FixFinding{}
-	mi := &file_system_v1_system_proto_msgTypes[18]
+	mi := &file_system_v1_system_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2177,7 @@ func (x *FixFinding) String() string {
 func (*FixFinding) ProtoMessage() {}
 
 func (x *FixFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[18]
+	mi := &file_system_v1_system_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2190,7 @@ func (x *FixFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixFinding.ProtoReflect.Descriptor instead.
 func (*FixFinding) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{18}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FixFinding) GetId() string {
@@ -2276,7 +2208,7 @@ type GetMachine struct {
 
 func (x *GetMachine) Reset() {
 	*x = GetMachine{}
-	mi := &file_system_v1_system_proto_msgTypes[19]
+	mi := &file_system_v1_system_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2220,7 @@ func (x *GetMachine) String() string {
 func (*GetMachine) ProtoMessage() {}
 
 func (x *GetMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[19]
+	mi := &file_system_v1_system_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2233,7 @@ func (x *GetMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachine.ProtoReflect.Descriptor instead.
 func (*GetMachine) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{19}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{18}
 }
 
 type MachineInfo struct {
@@ -2322,7 +2254,7 @@ type MachineInfo struct {
 
 func (x *MachineInfo) Reset() {
 	*x = MachineInfo{}
-	mi := &file_system_v1_system_proto_msgTypes[20]
+	mi := &file_system_v1_system_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2334,7 +2266,7 @@ func (x *MachineInfo) String() string {
 func (*MachineInfo) ProtoMessage() {}
 
 func (x *MachineInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[20]
+	mi := &file_system_v1_system_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2347,7 +2279,7 @@ func (x *MachineInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineInfo.ProtoReflect.Descriptor instead.
 func (*MachineInfo) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MachineInfo) GetAddresses() []string {
@@ -2400,7 +2332,7 @@ type WatchSystem struct {
 
 func (x *WatchSystem) Reset() {
 	*x = WatchSystem{}
-	mi := &file_system_v1_system_proto_msgTypes[21]
+	mi := &file_system_v1_system_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2344,7 @@ func (x *WatchSystem) String() string {
 func (*WatchSystem) ProtoMessage() {}
 
 func (x *WatchSystem) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[21]
+	mi := &file_system_v1_system_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2357,7 @@ func (x *WatchSystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSystem.ProtoReflect.Descriptor instead.
 func (*WatchSystem) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
 }
 
 // SystemEvent says what is, as far as numbers can say it, and what has happened.
@@ -2452,7 +2384,7 @@ type SystemEvent struct {
 
 func (x *SystemEvent) Reset() {
 	*x = SystemEvent{}
-	mi := &file_system_v1_system_proto_msgTypes[22]
+	mi := &file_system_v1_system_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2396,7 @@ func (x *SystemEvent) String() string {
 func (*SystemEvent) ProtoMessage() {}
 
 func (x *SystemEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[22]
+	mi := &file_system_v1_system_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2409,7 @@ func (x *SystemEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemEvent.ProtoReflect.Descriptor instead.
 func (*SystemEvent) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SystemEvent) GetRevision() uint64 {
@@ -2549,7 +2481,7 @@ type AppRole struct {
 
 func (x *AppRole) Reset() {
 	*x = AppRole{}
-	mi := &file_system_v1_system_proto_msgTypes[23]
+	mi := &file_system_v1_system_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2493,7 @@ func (x *AppRole) String() string {
 func (*AppRole) ProtoMessage() {}
 
 func (x *AppRole) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[23]
+	mi := &file_system_v1_system_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2506,7 @@ func (x *AppRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRole.ProtoReflect.Descriptor instead.
 func (*AppRole) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AppRole) GetSigningKey() []byte {
@@ -2609,7 +2541,7 @@ type LocalChange struct {
 
 func (x *LocalChange) Reset() {
 	*x = LocalChange{}
-	mi := &file_system_v1_system_proto_msgTypes[24]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2553,7 @@ func (x *LocalChange) String() string {
 func (*LocalChange) ProtoMessage() {}
 
 func (x *LocalChange) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[24]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2566,7 @@ func (x *LocalChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalChange.ProtoReflect.Descriptor instead.
 func (*LocalChange) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LocalChange) GetChange() isLocalChange_Change {
@@ -2714,7 +2646,7 @@ type LiftRestrictions struct {
 
 func (x *LiftRestrictions) Reset() {
 	*x = LiftRestrictions{}
-	mi := &file_system_v1_system_proto_msgTypes[25]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2658,7 @@ func (x *LiftRestrictions) String() string {
 func (*LiftRestrictions) ProtoMessage() {}
 
 func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[25]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2671,7 @@ func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftRestrictions.ProtoReflect.Descriptor instead.
 func (*LiftRestrictions) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LiftRestrictions) GetReopen() bool {
@@ -2758,7 +2690,7 @@ type GoBack struct {
 
 func (x *GoBack) Reset() {
 	*x = GoBack{}
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2702,7 @@ func (x *GoBack) String() string {
 func (*GoBack) ProtoMessage() {}
 
 func (x *GoBack) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2715,7 @@ func (x *GoBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoBack.ProtoReflect.Descriptor instead.
 func (*GoBack) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GoBack) GetRevision() uint64 {
@@ -2808,7 +2740,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +2752,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +2765,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Announce) GetVersion() uint32 {
@@ -2872,7 +2804,7 @@ type GetSummary struct {
 
 func (x *GetSummary) Reset() {
 	*x = GetSummary{}
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +2816,7 @@ func (x *GetSummary) String() string {
 func (*GetSummary) ProtoMessage() {}
 
 func (x *GetSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +2829,7 @@ func (x *GetSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummary.ProtoReflect.Descriptor instead.
 func (*GetSummary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
 }
 
 // Summary says how open the Base is, for the person who stands at it.
@@ -2935,7 +2867,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +2879,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +2892,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Summary) GetNodeName() string {
@@ -3092,7 +3024,7 @@ type OpenSSH struct {
 
 func (x *OpenSSH) Reset() {
 	*x = OpenSSH{}
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3036,7 @@ func (x *OpenSSH) String() string {
 func (*OpenSSH) ProtoMessage() {}
 
 func (x *OpenSSH) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3049,7 @@ func (x *OpenSSH) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSSH.ProtoReflect.Descriptor instead.
 func (*OpenSSH) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OpenSSH) GetKeys() uint32 {
@@ -3149,7 +3081,7 @@ type OpenAPI struct {
 
 func (x *OpenAPI) Reset() {
 	*x = OpenAPI{}
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3093,7 @@ func (x *OpenAPI) String() string {
 func (*OpenAPI) ProtoMessage() {}
 
 func (x *OpenAPI) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3106,7 @@ func (x *OpenAPI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAPI.ProtoReflect.Descriptor instead.
 func (*OpenAPI) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OpenAPI) GetKind() string {
@@ -3224,7 +3156,7 @@ type ResetRecord struct {
 
 func (x *ResetRecord) Reset() {
 	*x = ResetRecord{}
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3168,7 @@ func (x *ResetRecord) String() string {
 func (*ResetRecord) ProtoMessage() {}
 
 func (x *ResetRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3181,7 @@ func (x *ResetRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRecord.ProtoReflect.Descriptor instead.
 func (*ResetRecord) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ResetRecord) GetOrderedAt() int64 {
@@ -3279,7 +3211,7 @@ type FactoryReset struct {
 
 func (x *FactoryReset) Reset() {
 	*x = FactoryReset{}
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3291,7 +3223,7 @@ func (x *FactoryReset) String() string {
 func (*FactoryReset) ProtoMessage() {}
 
 func (x *FactoryReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3304,7 +3236,7 @@ func (x *FactoryReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactoryReset.ProtoReflect.Descriptor instead.
 func (*FactoryReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FactoryReset) GetBy() isFactoryReset_By {
@@ -3360,7 +3292,7 @@ type LocalReset struct {
 
 func (x *LocalReset) Reset() {
 	*x = LocalReset{}
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3372,7 +3304,7 @@ func (x *LocalReset) String() string {
 func (*LocalReset) ProtoMessage() {}
 
 func (x *LocalReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3385,7 +3317,7 @@ func (x *LocalReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalReset.ProtoReflect.Descriptor instead.
 func (*LocalReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LocalReset) GetEraseChain() bool {
@@ -3413,7 +3345,7 @@ type ResetOrder struct {
 
 func (x *ResetOrder) Reset() {
 	*x = ResetOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[35]
+	mi := &file_system_v1_system_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3425,7 +3357,7 @@ func (x *ResetOrder) String() string {
 func (*ResetOrder) ProtoMessage() {}
 
 func (x *ResetOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[35]
+	mi := &file_system_v1_system_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3438,7 +3370,7 @@ func (x *ResetOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOrder.ProtoReflect.Descriptor instead.
 func (*ResetOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{35}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ResetOrder) GetBaseId() []byte {
@@ -3480,7 +3412,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/disk.proto\x1a\x14base/v1/events.proto\x1a\x12base/v1/node.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x14base/v1/wallet.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x14system/v1/disk.proto\x1a\x17system/v1/machine.proto\x1a\x14system/v1/node.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x8a\x19\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/disk.proto\x1a\x14base/v1/events.proto\x1a\x12base/v1/node.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x14base/v1/wallet.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x14system/v1/disk.proto\x1a\x17system/v1/machine.proto\x1a\x14system/v1/node.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xb9\x18\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12?\n" +
 	"\vget_posture\x18\x02 \x01(\v2\x1c.bitbox.system.v1.GetPostureH\x00R\n" +
@@ -3535,11 +3467,11 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x12bitcoin_core_piece\x18Q \x01(\v2\".bitbox.system.v1.BitcoinCorePieceH\x00R\x10bitcoinCorePiece\x12U\n" +
 	"\x13finish_bitcoin_core\x18R \x01(\v2#.bitbox.system.v1.FinishBitcoinCoreH\x00R\x11finishBitcoinCore\x12R\n" +
 	"\x12abort_bitcoin_core\x18S \x01(\v2\".bitbox.system.v1.AbortBitcoinCoreH\x00R\x10abortBitcoinCore\x12E\n" +
-	"\rorder_rebuild\x18T \x01(\v2\x1e.bitbox.system.v1.OrderRebuildH\x00R\forderRebuild\x12O\n" +
-	"\x11get_node_settings\x18U \x01(\v2!.bitbox.system.v1.GetNodeSettingsH\x00R\x0fgetNodeSettings\x12X\n" +
+	"\rorder_rebuild\x18T \x01(\v2\x1e.bitbox.system.v1.OrderRebuildH\x00R\forderRebuild\x12X\n" +
 	"\x14change_node_settings\x18V \x01(\v2$.bitbox.system.v1.ChangeNodeSettingsH\x00R\x12changeNodeSettings\x12\x15\n" +
 	"\x06app_id\x18d \x01(\tR\x05appIdB\x06\n" +
-	"\x04verb\"\xc1\v\n" +
+	"\x04verb\"\xf1\n" +
+	"\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
@@ -3566,8 +3498,7 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\achanges\x18< \x01(\v2\x1f.bitbox.system.v1.ChangesResultH\x00R\achanges\x12N\n" +
 	"\x10pairing_answered\x18F \x01(\v2!.bitbox.system.v1.PairingAnsweredH\x00R\x0fpairingAnswered\x125\n" +
 	"\x05disks\x18Z \x01(\v2\x1d.bitbox.system.v1.DisksResultH\x00R\x05disks\x12^\n" +
-	"\x16bitcoin_core_installed\x18P \x01(\v2&.bitbox.system.v1.BitcoinCoreInstalledH\x00R\x14bitcoinCoreInstalled\x12N\n" +
-	"\rnode_settings\x18U \x01(\v2'.bitbox.base.v1.GetNodeSettingsResponseH\x00R\fnodeSettingsB\b\n" +
+	"\x16bitcoin_core_installed\x18P \x01(\v2&.bitbox.system.v1.BitcoinCoreInstalledH\x00R\x14bitcoinCoreInstalledB\b\n" +
 	"\x06result\"@\n" +
 	"\n" +
 	"GetPosture\x12\x14\n" +
@@ -3611,8 +3542,7 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\tchallenge\x18\x03 \x01(\fR\tchallenge\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\"'\n" +
 	"\rLiftBanResult\x12\x16\n" +
-	"\x06lifted\x18\x01 \x01(\bR\x06lifted\"\x11\n" +
-	"\x0fGetNodeSettings\"*\n" +
+	"\x06lifted\x18\x01 \x01(\bR\x06lifted\"*\n" +
 	"\x12ChangeNodeSettings\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\"\x9a\x01\n" +
 	"\x11NodeSettingsOrder\x12\x17\n" +
@@ -3735,196 +3665,192 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 	return file_system_v1_system_proto_rawDescData
 }
 
-var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_system_v1_system_proto_goTypes = []any{
-	(*SystemRequest)(nil),              // 0: bitbox.system.v1.SystemRequest
-	(*SystemReply)(nil),                // 1: bitbox.system.v1.SystemReply
-	(*GetPosture)(nil),                 // 2: bitbox.system.v1.GetPosture
-	(*Submit)(nil),                     // 3: bitbox.system.v1.Submit
-	(*Progress)(nil),                   // 4: bitbox.system.v1.Progress
-	(*ConfirmTry)(nil),                 // 5: bitbox.system.v1.ConfirmTry
-	(*Restrict)(nil),                   // 6: bitbox.system.v1.Restrict
-	(*ListBans)(nil),                   // 7: bitbox.system.v1.ListBans
-	(*GetWallets)(nil),                 // 8: bitbox.system.v1.GetWallets
-	(*BansResult)(nil),                 // 9: bitbox.system.v1.BansResult
-	(*LiftBan)(nil),                    // 10: bitbox.system.v1.LiftBan
-	(*LiftBanOrder)(nil),               // 11: bitbox.system.v1.LiftBanOrder
-	(*LiftBanResult)(nil),              // 12: bitbox.system.v1.LiftBanResult
-	(*GetNodeSettings)(nil),            // 13: bitbox.system.v1.GetNodeSettings
-	(*ChangeNodeSettings)(nil),         // 14: bitbox.system.v1.ChangeNodeSettings
-	(*NodeSettingsOrder)(nil),          // 15: bitbox.system.v1.NodeSettingsOrder
-	(*RunAudit)(nil),                   // 16: bitbox.system.v1.RunAudit
-	(*AuditResult)(nil),                // 17: bitbox.system.v1.AuditResult
-	(*FixFinding)(nil),                 // 18: bitbox.system.v1.FixFinding
-	(*GetMachine)(nil),                 // 19: bitbox.system.v1.GetMachine
-	(*MachineInfo)(nil),                // 20: bitbox.system.v1.MachineInfo
-	(*WatchSystem)(nil),                // 21: bitbox.system.v1.WatchSystem
-	(*SystemEvent)(nil),                // 22: bitbox.system.v1.SystemEvent
-	(*AppRole)(nil),                    // 23: bitbox.system.v1.AppRole
-	(*LocalChange)(nil),                // 24: bitbox.system.v1.LocalChange
-	(*LiftRestrictions)(nil),           // 25: bitbox.system.v1.LiftRestrictions
-	(*GoBack)(nil),                     // 26: bitbox.system.v1.GoBack
-	(*Announce)(nil),                   // 27: bitbox.system.v1.Announce
-	(*GetSummary)(nil),                 // 28: bitbox.system.v1.GetSummary
-	(*Summary)(nil),                    // 29: bitbox.system.v1.Summary
-	(*OpenSSH)(nil),                    // 30: bitbox.system.v1.OpenSSH
-	(*OpenAPI)(nil),                    // 31: bitbox.system.v1.OpenAPI
-	(*ResetRecord)(nil),                // 32: bitbox.system.v1.ResetRecord
-	(*FactoryReset)(nil),               // 33: bitbox.system.v1.FactoryReset
-	(*LocalReset)(nil),                 // 34: bitbox.system.v1.LocalReset
-	(*ResetOrder)(nil),                 // 35: bitbox.system.v1.ResetOrder
-	(*AuthorityRequest)(nil),           // 36: bitbox.system.v1.AuthorityRequest
-	(*BeginUpdate)(nil),                // 37: bitbox.system.v1.BeginUpdate
-	(*UpdatePiece)(nil),                // 38: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil),               // 39: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),                // 40: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),                  // 41: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),                // 42: bitbox.system.v1.WatchUpdate
-	(*GetHealth)(nil),                  // 43: bitbox.system.v1.GetHealth
-	(*ConfirmUpdate)(nil),              // 44: bitbox.system.v1.ConfirmUpdate
-	(*StartOtherSlot)(nil),             // 45: bitbox.system.v1.StartOtherSlot
-	(*ListServices)(nil),               // 46: bitbox.system.v1.ListServices
-	(*ChangeService)(nil),              // 47: bitbox.system.v1.ChangeService
-	(*ReadLogs)(nil),                   // 48: bitbox.system.v1.ReadLogs
-	(*ListTimeZones)(nil),              // 49: bitbox.system.v1.ListTimeZones
-	(*SetTimeZone)(nil),                // 50: bitbox.system.v1.SetTimeZone
-	(*Reboot)(nil),                     // 51: bitbox.system.v1.Reboot
-	(*PowerOff)(nil),                   // 52: bitbox.system.v1.PowerOff
-	(*InstallDebianUpdates)(nil),       // 53: bitbox.system.v1.InstallDebianUpdates
-	(*ListChanges)(nil),                // 54: bitbox.system.v1.ListChanges
-	(*RecordChange)(nil),               // 55: bitbox.system.v1.RecordChange
-	(*OrderPairing)(nil),               // 56: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),              // 57: bitbox.system.v1.AnswerPairing
-	(*ListDisks)(nil),                  // 58: bitbox.system.v1.ListDisks
-	(*UseDisk)(nil),                    // 59: bitbox.system.v1.UseDisk
-	(*BeginBitcoinCore)(nil),           // 60: bitbox.system.v1.BeginBitcoinCore
-	(*BitcoinCorePiece)(nil),           // 61: bitbox.system.v1.BitcoinCorePiece
-	(*FinishBitcoinCore)(nil),          // 62: bitbox.system.v1.FinishBitcoinCore
-	(*AbortBitcoinCore)(nil),           // 63: bitbox.system.v1.AbortBitcoinCore
-	(*OrderRebuild)(nil),               // 64: bitbox.system.v1.OrderRebuild
-	(*AuthorityReply)(nil),             // 65: bitbox.system.v1.AuthorityReply
-	(*v1.SignedPosture)(nil),           // 66: bitbox.base.v1.SignedPosture
-	(*UpdateBegan)(nil),                // 67: bitbox.system.v1.UpdateBegan
-	(*v1.Update)(nil),                  // 68: bitbox.base.v1.Update
-	(*UpdateStatus)(nil),               // 69: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),                     // 70: bitbox.system.v1.Health
-	(*ServicesResult)(nil),             // 71: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),                 // 72: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),            // 73: bitbox.system.v1.TimeZonesResult
-	(*v1.GetWalletsResponse)(nil),      // 74: bitbox.base.v1.GetWalletsResponse
-	(*ChangesResult)(nil),              // 75: bitbox.system.v1.ChangesResult
-	(*PairingAnswered)(nil),            // 76: bitbox.system.v1.PairingAnswered
-	(*DisksResult)(nil),                // 77: bitbox.system.v1.DisksResult
-	(*BitcoinCoreInstalled)(nil),       // 78: bitbox.system.v1.BitcoinCoreInstalled
-	(*v1.GetNodeSettingsResponse)(nil), // 79: bitbox.base.v1.GetNodeSettingsResponse
-	(*Lockdown)(nil),                   // 80: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),                // 81: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),                 // 82: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),                  // 83: bitbox.system.v1.AppCutOff
-	(*v1.Ban)(nil),                     // 84: bitbox.base.v1.Ban
-	(*v1.NodeSettings)(nil),            // 85: bitbox.base.v1.NodeSettings
-	(*v1.Finding)(nil),                 // 86: bitbox.base.v1.Finding
-	(*v1.ChainDisk)(nil),               // 87: bitbox.base.v1.ChainDisk
-	(PostureReport_Phase)(0),           // 88: bitbox.system.v1.PostureReport.Phase
-	(*v1.Event)(nil),                   // 89: bitbox.base.v1.Event
-	(v1.Role)(0),                       // 90: bitbox.base.v1.Role
-	(*Posture)(nil),                    // 91: bitbox.system.v1.Posture
+	(*SystemRequest)(nil),         // 0: bitbox.system.v1.SystemRequest
+	(*SystemReply)(nil),           // 1: bitbox.system.v1.SystemReply
+	(*GetPosture)(nil),            // 2: bitbox.system.v1.GetPosture
+	(*Submit)(nil),                // 3: bitbox.system.v1.Submit
+	(*Progress)(nil),              // 4: bitbox.system.v1.Progress
+	(*ConfirmTry)(nil),            // 5: bitbox.system.v1.ConfirmTry
+	(*Restrict)(nil),              // 6: bitbox.system.v1.Restrict
+	(*ListBans)(nil),              // 7: bitbox.system.v1.ListBans
+	(*GetWallets)(nil),            // 8: bitbox.system.v1.GetWallets
+	(*BansResult)(nil),            // 9: bitbox.system.v1.BansResult
+	(*LiftBan)(nil),               // 10: bitbox.system.v1.LiftBan
+	(*LiftBanOrder)(nil),          // 11: bitbox.system.v1.LiftBanOrder
+	(*LiftBanResult)(nil),         // 12: bitbox.system.v1.LiftBanResult
+	(*ChangeNodeSettings)(nil),    // 13: bitbox.system.v1.ChangeNodeSettings
+	(*NodeSettingsOrder)(nil),     // 14: bitbox.system.v1.NodeSettingsOrder
+	(*RunAudit)(nil),              // 15: bitbox.system.v1.RunAudit
+	(*AuditResult)(nil),           // 16: bitbox.system.v1.AuditResult
+	(*FixFinding)(nil),            // 17: bitbox.system.v1.FixFinding
+	(*GetMachine)(nil),            // 18: bitbox.system.v1.GetMachine
+	(*MachineInfo)(nil),           // 19: bitbox.system.v1.MachineInfo
+	(*WatchSystem)(nil),           // 20: bitbox.system.v1.WatchSystem
+	(*SystemEvent)(nil),           // 21: bitbox.system.v1.SystemEvent
+	(*AppRole)(nil),               // 22: bitbox.system.v1.AppRole
+	(*LocalChange)(nil),           // 23: bitbox.system.v1.LocalChange
+	(*LiftRestrictions)(nil),      // 24: bitbox.system.v1.LiftRestrictions
+	(*GoBack)(nil),                // 25: bitbox.system.v1.GoBack
+	(*Announce)(nil),              // 26: bitbox.system.v1.Announce
+	(*GetSummary)(nil),            // 27: bitbox.system.v1.GetSummary
+	(*Summary)(nil),               // 28: bitbox.system.v1.Summary
+	(*OpenSSH)(nil),               // 29: bitbox.system.v1.OpenSSH
+	(*OpenAPI)(nil),               // 30: bitbox.system.v1.OpenAPI
+	(*ResetRecord)(nil),           // 31: bitbox.system.v1.ResetRecord
+	(*FactoryReset)(nil),          // 32: bitbox.system.v1.FactoryReset
+	(*LocalReset)(nil),            // 33: bitbox.system.v1.LocalReset
+	(*ResetOrder)(nil),            // 34: bitbox.system.v1.ResetOrder
+	(*AuthorityRequest)(nil),      // 35: bitbox.system.v1.AuthorityRequest
+	(*BeginUpdate)(nil),           // 36: bitbox.system.v1.BeginUpdate
+	(*UpdatePiece)(nil),           // 37: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),          // 38: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),           // 39: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),             // 40: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),           // 41: bitbox.system.v1.WatchUpdate
+	(*GetHealth)(nil),             // 42: bitbox.system.v1.GetHealth
+	(*ConfirmUpdate)(nil),         // 43: bitbox.system.v1.ConfirmUpdate
+	(*StartOtherSlot)(nil),        // 44: bitbox.system.v1.StartOtherSlot
+	(*ListServices)(nil),          // 45: bitbox.system.v1.ListServices
+	(*ChangeService)(nil),         // 46: bitbox.system.v1.ChangeService
+	(*ReadLogs)(nil),              // 47: bitbox.system.v1.ReadLogs
+	(*ListTimeZones)(nil),         // 48: bitbox.system.v1.ListTimeZones
+	(*SetTimeZone)(nil),           // 49: bitbox.system.v1.SetTimeZone
+	(*Reboot)(nil),                // 50: bitbox.system.v1.Reboot
+	(*PowerOff)(nil),              // 51: bitbox.system.v1.PowerOff
+	(*InstallDebianUpdates)(nil),  // 52: bitbox.system.v1.InstallDebianUpdates
+	(*ListChanges)(nil),           // 53: bitbox.system.v1.ListChanges
+	(*RecordChange)(nil),          // 54: bitbox.system.v1.RecordChange
+	(*OrderPairing)(nil),          // 55: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),         // 56: bitbox.system.v1.AnswerPairing
+	(*ListDisks)(nil),             // 57: bitbox.system.v1.ListDisks
+	(*UseDisk)(nil),               // 58: bitbox.system.v1.UseDisk
+	(*BeginBitcoinCore)(nil),      // 59: bitbox.system.v1.BeginBitcoinCore
+	(*BitcoinCorePiece)(nil),      // 60: bitbox.system.v1.BitcoinCorePiece
+	(*FinishBitcoinCore)(nil),     // 61: bitbox.system.v1.FinishBitcoinCore
+	(*AbortBitcoinCore)(nil),      // 62: bitbox.system.v1.AbortBitcoinCore
+	(*OrderRebuild)(nil),          // 63: bitbox.system.v1.OrderRebuild
+	(*AuthorityReply)(nil),        // 64: bitbox.system.v1.AuthorityReply
+	(*v1.SignedPosture)(nil),      // 65: bitbox.base.v1.SignedPosture
+	(*UpdateBegan)(nil),           // 66: bitbox.system.v1.UpdateBegan
+	(*v1.Update)(nil),             // 67: bitbox.base.v1.Update
+	(*UpdateStatus)(nil),          // 68: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),                // 69: bitbox.system.v1.Health
+	(*ServicesResult)(nil),        // 70: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),            // 71: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),       // 72: bitbox.system.v1.TimeZonesResult
+	(*v1.GetWalletsResponse)(nil), // 73: bitbox.base.v1.GetWalletsResponse
+	(*ChangesResult)(nil),         // 74: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),       // 75: bitbox.system.v1.PairingAnswered
+	(*DisksResult)(nil),           // 76: bitbox.system.v1.DisksResult
+	(*BitcoinCoreInstalled)(nil),  // 77: bitbox.system.v1.BitcoinCoreInstalled
+	(*Lockdown)(nil),              // 78: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),           // 79: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),            // 80: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),             // 81: bitbox.system.v1.AppCutOff
+	(*v1.Ban)(nil),                // 82: bitbox.base.v1.Ban
+	(*v1.NodeSettings)(nil),       // 83: bitbox.base.v1.NodeSettings
+	(*v1.Finding)(nil),            // 84: bitbox.base.v1.Finding
+	(*v1.ChainDisk)(nil),          // 85: bitbox.base.v1.ChainDisk
+	(PostureReport_Phase)(0),      // 86: bitbox.system.v1.PostureReport.Phase
+	(*v1.Event)(nil),              // 87: bitbox.base.v1.Event
+	(v1.Role)(0),                  // 88: bitbox.base.v1.Role
+	(*Posture)(nil),               // 89: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
-	36, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
+	35, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
 	2,  // 1: bitbox.system.v1.SystemRequest.get_posture:type_name -> bitbox.system.v1.GetPosture
 	3,  // 2: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
 	5,  // 3: bitbox.system.v1.SystemRequest.confirm_try:type_name -> bitbox.system.v1.ConfirmTry
 	6,  // 4: bitbox.system.v1.SystemRequest.restrict:type_name -> bitbox.system.v1.Restrict
 	7,  // 5: bitbox.system.v1.SystemRequest.list_bans:type_name -> bitbox.system.v1.ListBans
 	10, // 6: bitbox.system.v1.SystemRequest.lift_ban:type_name -> bitbox.system.v1.LiftBan
-	16, // 7: bitbox.system.v1.SystemRequest.run_audit:type_name -> bitbox.system.v1.RunAudit
-	18, // 8: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
-	19, // 9: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
-	21, // 10: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
-	24, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
-	27, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
-	28, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
-	33, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
-	37, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
-	38, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
-	39, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
-	40, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
-	41, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
-	42, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
-	43, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
-	44, // 22: bitbox.system.v1.SystemRequest.confirm_update:type_name -> bitbox.system.v1.ConfirmUpdate
-	45, // 23: bitbox.system.v1.SystemRequest.start_other_slot:type_name -> bitbox.system.v1.StartOtherSlot
-	46, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
-	47, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
-	48, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
-	49, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
-	50, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
-	51, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
-	52, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
-	53, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
+	15, // 7: bitbox.system.v1.SystemRequest.run_audit:type_name -> bitbox.system.v1.RunAudit
+	17, // 8: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
+	18, // 9: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
+	20, // 10: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
+	23, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
+	26, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
+	27, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
+	32, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
+	36, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
+	37, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
+	38, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
+	39, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
+	40, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
+	41, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
+	42, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
+	43, // 22: bitbox.system.v1.SystemRequest.confirm_update:type_name -> bitbox.system.v1.ConfirmUpdate
+	44, // 23: bitbox.system.v1.SystemRequest.start_other_slot:type_name -> bitbox.system.v1.StartOtherSlot
+	45, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
+	46, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
+	47, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
+	48, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
+	49, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
+	50, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
+	51, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
+	52, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
 	8,  // 32: bitbox.system.v1.SystemRequest.get_wallets:type_name -> bitbox.system.v1.GetWallets
-	54, // 33: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
-	55, // 34: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
-	56, // 35: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
-	57, // 36: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
-	58, // 37: bitbox.system.v1.SystemRequest.list_disks:type_name -> bitbox.system.v1.ListDisks
-	59, // 38: bitbox.system.v1.SystemRequest.use_disk:type_name -> bitbox.system.v1.UseDisk
-	60, // 39: bitbox.system.v1.SystemRequest.begin_bitcoin_core:type_name -> bitbox.system.v1.BeginBitcoinCore
-	61, // 40: bitbox.system.v1.SystemRequest.bitcoin_core_piece:type_name -> bitbox.system.v1.BitcoinCorePiece
-	62, // 41: bitbox.system.v1.SystemRequest.finish_bitcoin_core:type_name -> bitbox.system.v1.FinishBitcoinCore
-	63, // 42: bitbox.system.v1.SystemRequest.abort_bitcoin_core:type_name -> bitbox.system.v1.AbortBitcoinCore
-	64, // 43: bitbox.system.v1.SystemRequest.order_rebuild:type_name -> bitbox.system.v1.OrderRebuild
-	13, // 44: bitbox.system.v1.SystemRequest.get_node_settings:type_name -> bitbox.system.v1.GetNodeSettings
-	14, // 45: bitbox.system.v1.SystemRequest.change_node_settings:type_name -> bitbox.system.v1.ChangeNodeSettings
-	65, // 46: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	66, // 47: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
-	4,  // 48: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	9,  // 49: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	12, // 50: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	17, // 51: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	20, // 52: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	22, // 53: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	29, // 54: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	67, // 55: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	68, // 56: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
-	69, // 57: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	70, // 58: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	71, // 59: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	72, // 60: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	73, // 61: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	74, // 62: bitbox.system.v1.SystemReply.wallets:type_name -> bitbox.base.v1.GetWalletsResponse
-	75, // 63: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	76, // 64: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
-	77, // 65: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
-	78, // 66: bitbox.system.v1.SystemReply.bitcoin_core_installed:type_name -> bitbox.system.v1.BitcoinCoreInstalled
-	79, // 67: bitbox.system.v1.SystemReply.node_settings:type_name -> bitbox.base.v1.GetNodeSettingsResponse
-	80, // 68: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	81, // 69: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	82, // 70: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	83, // 71: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	84, // 72: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
-	11, // 73: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	85, // 74: bitbox.system.v1.NodeSettingsOrder.settings:type_name -> bitbox.base.v1.NodeSettings
-	86, // 75: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
-	87, // 76: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
-	88, // 77: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	89, // 78: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
-	23, // 79: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
-	90, // 80: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
-	91, // 81: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	25, // 82: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	26, // 83: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	88, // 84: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	30, // 85: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	31, // 86: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	32, // 87: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	34, // 88: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	89, // [89:89] is the sub-list for method output_type
-	89, // [89:89] is the sub-list for method input_type
-	89, // [89:89] is the sub-list for extension type_name
-	89, // [89:89] is the sub-list for extension extendee
-	0,  // [0:89] is the sub-list for field type_name
+	53, // 33: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
+	54, // 34: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
+	55, // 35: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
+	56, // 36: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
+	57, // 37: bitbox.system.v1.SystemRequest.list_disks:type_name -> bitbox.system.v1.ListDisks
+	58, // 38: bitbox.system.v1.SystemRequest.use_disk:type_name -> bitbox.system.v1.UseDisk
+	59, // 39: bitbox.system.v1.SystemRequest.begin_bitcoin_core:type_name -> bitbox.system.v1.BeginBitcoinCore
+	60, // 40: bitbox.system.v1.SystemRequest.bitcoin_core_piece:type_name -> bitbox.system.v1.BitcoinCorePiece
+	61, // 41: bitbox.system.v1.SystemRequest.finish_bitcoin_core:type_name -> bitbox.system.v1.FinishBitcoinCore
+	62, // 42: bitbox.system.v1.SystemRequest.abort_bitcoin_core:type_name -> bitbox.system.v1.AbortBitcoinCore
+	63, // 43: bitbox.system.v1.SystemRequest.order_rebuild:type_name -> bitbox.system.v1.OrderRebuild
+	13, // 44: bitbox.system.v1.SystemRequest.change_node_settings:type_name -> bitbox.system.v1.ChangeNodeSettings
+	64, // 45: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	65, // 46: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
+	4,  // 47: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	9,  // 48: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	12, // 49: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	16, // 50: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	19, // 51: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	21, // 52: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	28, // 53: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	66, // 54: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	67, // 55: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
+	68, // 56: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	69, // 57: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	70, // 58: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	71, // 59: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	72, // 60: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	73, // 61: bitbox.system.v1.SystemReply.wallets:type_name -> bitbox.base.v1.GetWalletsResponse
+	74, // 62: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	75, // 63: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	76, // 64: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
+	77, // 65: bitbox.system.v1.SystemReply.bitcoin_core_installed:type_name -> bitbox.system.v1.BitcoinCoreInstalled
+	78, // 66: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	79, // 67: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	80, // 68: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	81, // 69: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	82, // 70: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
+	11, // 71: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	83, // 72: bitbox.system.v1.NodeSettingsOrder.settings:type_name -> bitbox.base.v1.NodeSettings
+	84, // 73: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
+	85, // 74: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
+	86, // 75: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	87, // 76: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
+	22, // 77: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	88, // 78: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	89, // 79: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	24, // 80: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	25, // 81: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	86, // 82: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	29, // 83: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	30, // 84: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	31, // 85: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	33, // 86: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	87, // [87:87] is the sub-list for method output_type
+	87, // [87:87] is the sub-list for method input_type
+	87, // [87:87] is the sub-list for extension type_name
+	87, // [87:87] is the sub-list for extension extendee
+	0,  // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -3984,7 +3910,6 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_FinishBitcoinCore)(nil),
 		(*SystemRequest_AbortBitcoinCore)(nil),
 		(*SystemRequest_OrderRebuild)(nil),
-		(*SystemRequest_GetNodeSettings)(nil),
 		(*SystemRequest_ChangeNodeSettings)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[1].OneofWrappers = []any{
@@ -4009,7 +3934,6 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_PairingAnswered)(nil),
 		(*SystemReply_Disks)(nil),
 		(*SystemReply_BitcoinCoreInstalled)(nil),
-		(*SystemReply_NodeSettings)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[6].OneofWrappers = []any{
 		(*Restrict_Lockdown)(nil),
@@ -4021,13 +3945,13 @@ func file_system_v1_system_proto_init() {
 		(*LiftBan_Order)(nil),
 		(*LiftBan_Plain)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[20].OneofWrappers = []any{}
-	file_system_v1_system_proto_msgTypes[24].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[19].OneofWrappers = []any{}
+	file_system_v1_system_proto_msgTypes[23].OneofWrappers = []any{
 		(*LocalChange_Posture)(nil),
 		(*LocalChange_LiftRestrictions)(nil),
 		(*LocalChange_GoBack)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[33].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[32].OneofWrappers = []any{
 		(*FactoryReset_Order)(nil),
 		(*FactoryReset_Local)(nil),
 	}
@@ -4037,7 +3961,7 @@ func file_system_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_system_proto_rawDesc), len(file_system_v1_system_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

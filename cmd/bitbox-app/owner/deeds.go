@@ -444,7 +444,7 @@ func (s *session) Ask(ctx context.Context, want Want) (a Answered, err error) {
 	case Peers:
 		a.Peers, err = s.Node.ListPeers(ctx, &basev1.ListPeersRequest{})
 	case NodeSettings:
-		a.NodeSettings, err = s.Node.GetNodeSettings(ctx, &basev1.GetNodeSettingsRequest{})
+		a.NodeSettings, err = s.NodeSettings(ctx)
 	case TimeZones:
 		a.TimeZones, err = s.Machine.ListTimeZones(ctx, &basev1.ListTimeZonesRequest{})
 	default:

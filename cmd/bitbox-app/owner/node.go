@@ -42,7 +42,8 @@ type NodeWish struct {
 	Prune, Cache, Every string
 }
 
-// Over puts a wish over the settings that there are, by the word of the Base; nil: it has no node.
+// Over puts a wish over the settings that there are, as the Base's helper has signed them; nil: it has no
+// node.
 func (w NodeWish) Over(now *basev1.NodeSettings) (*basev1.NodeSettings, error) {
 	s := &basev1.NodeSettings{CacheMib: usualCache}
 	if now != nil { // without fields that this App does not know: it signs nothing that it cannot show
@@ -97,8 +98,8 @@ func number(setting, typed string, mayBeOff bool) (uint32, error) {
 	return uint32(n), nil
 }
 
-// AsksBtcd tells whether settings need BtcdSentence: each time, since only the Base says that somebody has
-// typed it before.
+// AsksBtcd tells whether settings need BtcdSentence: each time, since root can have accepted it in the place
+// of an owner.
 func AsksBtcd(wanted *basev1.NodeSettings) bool {
 	return wanted.GetProgram() == basev1.NodeSettings_PROGRAM_BTCD && wanted.GetNetwork() == basev1.Network_NETWORK_MAINNET
 }
@@ -155,8 +156,7 @@ func NodeValues(s *basev1.NodeSettings) []NodeValue {
 	return values
 }
 
-// NodeChanges says what is different, and what stays. The owner signs all of it, and what was before is
-// only the word of the Base: one that lies could have them sign another network, or that blocks are deleted.
+// NodeChanges says what is different, and what stays: the owner signs all of it.
 func NodeChanges(before, after *basev1.NodeSettings) (changes, stays []client.PostureChange) {
 	none := words.Saying("values.none")
 	was := map[string]words.Said{}
@@ -237,7 +237,7 @@ func AwaitNode(ctx context.Context, session *client.Session, was *basev1.Service
 
 // changeNode gives the node other settings, which the owner signs.
 func changeNode(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
-	answer, err := s.Node.GetNodeSettings(ctx, &basev1.GetNodeSettingsRequest{})
+	answer, err := s.NodeSettings(ctx)
 	if err != nil {
 		return words.Said{}, err
 	}

@@ -181,7 +181,7 @@ type Answered struct {
 	Newer        *Newer
 	ListFrom     string
 	Peers        *basev1.ListPeersResponse
-	NodeSettings *basev1.GetNodeSettingsResponse
+	NodeSettings *basev1.ChosenNode
 	TimeZones    *basev1.ListTimeZonesResponse
 }
 

@@ -854,7 +854,7 @@ var english = map[string]string{
 	"changes.deed.reindex":         "The node reads all its blocks again. On mainnet that takes from half a day to several days.\nA pruned node downloads what it has deleted. Wallets get no answers meanwhile",
 	"changes.deed.resync":          "The node deletes its blocks, and downloads all of them again: on mainnet more than 800 GB,\nin one to several days. Wallets get no answers meanwhile",
 	"changes.deed.node-settings":   "%[1]s of the node: %[2]s (before: %[3]s)",
-	"changes.deed.node-stays":      "%[1]s of the node: %[2]s (the same as now, by the word of the Base)",
+	"changes.deed.node-stays":      "%[1]s of the node: %[2]s (the same as now)",
 	"changes.deed.btcd":            "Nearly all of the network runs Bitcoin Core. A wallet on another implementation may see another chain,\nas in 2022, when btcd stood still at two valid blocks",
 	"changes.deed.install-core":    "The node will run Bitcoin Core %[1]s",
 	"changes.deed.use-disk":        "The disk %[1]s (%[2]s, %[3]s) will hold the chain. %[4]s\nThe node stops, and starts again with it",

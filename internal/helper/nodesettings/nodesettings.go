@@ -6,6 +6,7 @@
 package nodesettings
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
@@ -83,22 +85,23 @@ func space(directory string) (uint64, error) {
 	return s.Blocks * uint64(s.Bsize), nil
 }
 
-// Get answers with the settings.
-func (s *Settings) Get(context.Context, *caller.Call, *systemv1.GetNodeSettings) (*systemv1.SystemReply, error) {
-	answer := &basev1.GetNodeSettingsResponse{}
-	now, signed, err := s.config.Place.Read()
+// Chosen is the node that was chosen for a Base, for the helper's signed report.
+func Chosen(place settings.Place) *basev1.ChosenNode {
+	chosen := &basev1.ChosenNode{}
+	now, signed, err := place.Read()
 	switch {
 	case err == nil:
-		answer.Settings, answer.Signed = now.Message(), signed
-	case !errors.Is(err, settings.ErrNone):
-		return nil, helperclient.Errorf(helperclient.CodeRefused, "%w", err)
+		chosen.Settings, chosen.Signed = now.Message(), signed
+	case errors.Is(err, settings.ErrNone):
+		err = nil
 	}
-	own, err := s.config.Place.ReadOwn()
-	if err != nil {
-		return nil, helperclient.Errorf(helperclient.CodeRefused, "%w", err)
+	own, ownErr := place.ReadOwn()
+	chosen.HasOwnLines = strings.TrimSpace(own) != ""
+	if err := cmp.Or(err, ownErr); err != nil {
+		const longest = 400 // bytes
+		chosen.Fault = harmless.Cut(harmless.Line(err.Error()), longest)
 	}
-	answer.HasOwnLines = strings.TrimSpace(own) != ""
-	return &systemv1.SystemReply{Result: &systemv1.SystemReply_NodeSettings{NodeSettings: answer}}, nil
+	return chosen
 }
 
 // Change takes an owner's signed order. Either all of it is good, and is on the disk when it

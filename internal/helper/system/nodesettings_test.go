@@ -79,10 +79,14 @@ func TestAnOwnersOrderChangesTheNodeOnce(t *testing.T) {
 	if err := change(order); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStale}) {
 		t.Errorf("the same order again: %v", err)
 	}
-	reply, err := x.attacker.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetNodeSettings{
-		GetNodeSettings: &systemv1.GetNodeSettings{}}}, nil)
-	if now := reply.GetNodeSettings(); err != nil || !now.GetSigned() || now.GetSettings().GetNetwork() != basev1.Network_NETWORK_SIGNET {
-		t.Errorf("%v, %v", reply, err)
+	if now := x.phone.look().Identities().Node; !now.GetSigned() || now.GetSettings().GetNetwork() != basev1.Network_NETWORK_SIGNET {
+		t.Errorf("the helper has signed %v", now)
+	}
+	if err := os.WriteFile(x.config.Node.Signed, []byte("program doom\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if now := x.phone.look().Identities().Node; now.GetSettings() != nil || !strings.Contains(now.GetFault(), "there is no program") {
+		t.Errorf("of a broken file the helper has signed %v", now)
 	}
 }
 

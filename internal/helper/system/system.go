@@ -130,7 +130,7 @@ func Open(config Config) (*Helper, error) {
 	if config.Disk == nil {
 		config.Disk = func() (uint64, uint64, error) { return machine.DiskSpace(config.Directory) }
 	}
-	keeper, err := ledger.Open(config.Config)
+	keeper, err := ledger.Open(withNode(config.Config, config.Node))
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +177,19 @@ func Open(config Config) (*Helper, error) {
 	h.machine.Refuse = []func(context.Context) error{h.updates.RefuseWhileInstalling, h.debian.RefuseWhileInstalling, h.refuseWhileApplying}
 	h.server = server.New(h.verbs(), config.Bounds, h.changes, h.resets.Refuse, log)
 	return h, nil
+}
+
+// withNode puts the node that was chosen into each signed report.
+func withNode(c ledger.Config, place settings.Place) ledger.Config {
+	identities := c.Identities
+	c.Identities = func(e posture.Effective) (i posture.Identities) {
+		if identities != nil {
+			i = identities(e)
+		}
+		i.Node = nodesettings.Chosen(place)
+		return i
+	}
+	return c
 }
 
 // oldest is the oldest version that may be gone back to. An owner can raise it, and not lower it

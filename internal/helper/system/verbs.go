@@ -83,7 +83,6 @@ func (h *Helper) verbs() server.Table {
 		server.Row(server.ByMiddleware|server.ByRoot, document, 3, h.node.Finish).ForOwners().Recorded(recordBitcoinCore),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 0, h.node.Abort).ForOwners(),
 		server.Row(server.ByMiddleware|server.ByRoot, document, 1, h.node.Rebuild).ForOwners().Recorded(recordRebuild),
-		server.Row(server.ByMiddleware|server.ByRoot, short, 0, h.settings.Get),
 		server.Row(server.ByMiddleware|server.ByRoot, document, 1, h.settings.Change).ForOwners().Recorded(recordNodeSettings),
 
 		// The log of changes.

@@ -173,7 +173,6 @@ var methods = map[string]method{
 	baserpc.NodeServiceGetTransaction:     {least: viewer, holds: asksNode, deadline: quick},
 	baserpc.NodeServiceListHeaders:        {least: viewer, holds: asksNode, deadline: quick},
 	baserpc.NodeServiceWatchBlocks:        {least: viewer, holds: followsNode},
-	baserpc.NodeServiceGetNodeSettings:    {least: viewer, holds: asks, deadline: quick},
 	baserpc.NodeServiceChangeNodeSettings: {least: owner, deadline: quick, goesOn: true},
 	baserpc.NodeServiceBringBitcoinCore:   {least: owner, deadline: carry, size: pieceSize, goesOn: true},
 	baserpc.NodeServiceRebuildChain:       {least: owner, deadline: quick, goesOn: true},

@@ -70,15 +70,6 @@ func (s nodeService) WatchBlocks(ctx context.Context, request *basev1.WatchBlock
 	return s.nodeError(err)
 }
 
-func (s nodeService) GetNodeSettings(ctx context.Context, _ *basev1.GetNodeSettingsRequest) (*basev1.GetNodeSettingsResponse, error) {
-	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetNodeSettings{
-		GetNodeSettings: &systemv1.GetNodeSettings{}}}, nil)
-	if err != nil {
-		return nil, err
-	}
-	return reply.GetNodeSettings(), nil
-}
-
 func (s nodeService) ChangeNodeSettings(ctx context.Context, request *basev1.ChangeNodeSettingsRequest) (*basev1.ChangeNodeSettingsResponse,
 	error) {
 	if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ChangeNodeSettings{

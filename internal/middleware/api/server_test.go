@@ -58,16 +58,16 @@ func call(ctx context.Context, c *caller, name string) error {
 
 // whoMay is the expected content of the roles table, written down a second time.
 var whoMay = map[basev1.Role][]string{
-	viewer: {"GetFees", "GetHistory", "GetInfo", "GetNode", "GetNodeSettings", "GetPosture", "GetTransaction", "GetUpdate", "GetWallets",
+	viewer: {"GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetTransaction", "GetUpdate", "GetWallets",
 		"GetWindow", "ListApps", "ListBans", "ListBlocks", "ListChanges", "ListDisks", "ListHeaders", "ListPeers", "ListServices",
 		"ListTimeZones", "WatchBlocks", "WatchEvents"},
-	operator: {"ChangeService", "GetFees", "GetHistory", "GetInfo", "GetNode", "GetNodeSettings", "GetPosture",
+	operator: {"ChangeService", "GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture",
 		"GetTransaction", "GetUpdate", "GetWallets", "GetWindow", "InstallDebianUpdates", "ListApps", "ListBans", "ListBlocks", "ListChanges",
 		"ListDisks", "ListHeaders", "ListPeers", "ListServices", "ListTimeZones", "ReadLogs", "Reboot", "RunAudit", "SetTimeZone",
 		"WatchBlocks", "WatchEvents"},
 	owner: {"AcceptPairing", "AnswerPairing", "BringBitcoinCore", "BringUpdate", "ChangeNodeSettings", "ChangeService",
 		"CloseWindow", "ConfirmTry", "ConfirmUpdate", "EndLease", "FactoryReset", "FixFinding", "GetFees", "GetHistory",
-		"GetInfo", "GetNode", "GetNodeSettings", "GetPosture", "GetTransaction", "GetUpdate", "GetWallets", "GetWindow", "GoBack",
+		"GetInfo", "GetNode", "GetPosture", "GetTransaction", "GetUpdate", "GetWallets", "GetWindow", "GoBack",
 		"InstallDebianUpdates", "LiftBan", "ListApps", "ListBans", "ListBlocks", "ListChanges", "ListDisks", "ListHeaders", "ListPeers",
 		"ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RebuildChain",
 		"RenameApp", "RevokeApp", "RunAudit", "SetTimeZone", "SubmitPosture", "UseDisk", "WatchBlocks", "WatchEvents",

@@ -5,12 +5,13 @@ import (
 	"maps"
 	"slices"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
-// Identities are how a client of what a Base opens recognises the Base: the App shows
-// them, signed by the helper, so that nobody trusts a key at first sight.
+// Identities are how a client of what a Base opens recognises the Base, and what the Base runs:
+// the App shows them, signed by the helper, so that nobody trusts a key at first sight.
 type Identities struct {
 	// SSHHostKey is sshd's public key in the wire format of SSH (RFC 4253, section 6.6);
 	// empty if there is none yet.
@@ -19,6 +20,8 @@ type Identities struct {
 	Certificates map[Kind][sha256.Size]byte
 	// Image is what the Base runs; nil: it is a Debian with the package.
 	Image *RunningImage
+	// Node is the node that was chosen; nil: the helper does not say.
+	Node *basev1.ChosenNode
 }
 
 // RunningImage is what a Base with the image runs, by its own word: an attacker between the App
@@ -73,6 +76,7 @@ func imageOf(m *systemv1.RunningImage) *RunningImage {
 func (i Identities) addTo(report *systemv1.PostureReport) {
 	report.SshHostKey = i.SSHHostKey
 	report.Image = i.Image.proto()
+	report.Node = i.Node
 	for _, kind := range slices.Sorted(maps.Keys(i.Certificates)) {
 		digest := i.Certificates[kind]
 		report.Certificates = append(report.Certificates, &systemv1.CertificateDigest{Kind: string(kind), Sha256: digest[:]})
@@ -81,7 +85,8 @@ func (i Identities) addTo(report *systemv1.PostureReport) {
 
 // Identities returns how a client recognises what was open when the report was signed.
 func (v *View) Identities() Identities {
-	i := Identities{SSHHostKey: v.report.GetSshHostKey(), Certificates: map[Kind][sha256.Size]byte{}, Image: imageOf(v.report.GetImage())}
+	i := Identities{SSHHostKey: v.report.GetSshHostKey(), Certificates: map[Kind][sha256.Size]byte{}, Image: imageOf(v.report.GetImage()),
+		Node: v.report.GetNode()}
 	for _, c := range v.report.GetCertificates() {
 		if digest := c.GetSha256(); len(digest) == sha256.Size {
 			i.Certificates[Kind(c.GetKind())] = [sha256.Size]byte(digest)

@@ -80,3 +80,51 @@ func TestForgedOrdersToRunAnotherNodeAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// The attack: a Middleware rewrites the settings in the report, so that an owner who changes the cache
+// signs that blocks are deleted.
+func TestAMiddlewareCannotChooseTheRestOfWhatAnOwnerSigns(t *testing.T) {
+	a := newAttacked(t)
+	a.config.Identities = func(Effective) Identities { return Identities{Node: &basev1.ChosenNode{Settings: signetNode}} }
+	a.ledger.config = a.config
+	honest := a.answer(Memory{})
+	signedByOwner := func(view *View) *basev1.NodeSettings {
+		wanted := proto.CloneOf(view.Identities().Node.GetSettings())
+		wanted.CacheMib = 1000
+		got, out, err := a.ledger.ChangeNode(SignNodeSettings(view.NodeSettingsOrder(wanted, a.challenge()), a.owner), a.now)
+		a.must(out, err)
+		return got
+	}
+	view, err := VerifyChain(honest.expect, honest.history, honest.report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := signedByOwner(view); got.GetPruneGb() != 0 || got.GetNetwork() != signetNode.GetNetwork() || got.GetCacheMib() != 1000 {
+		t.Errorf("the owner has signed %v", got)
+	}
+	prunes := func(r *systemv1.PostureReport) { r.Node.Settings.PruneGb = 2 }
+	var envelope systemv1.Signed
+	if err := proto.Unmarshal(honest.report, &envelope); err != nil {
+		t.Fatal(err)
+	}
+	under := &systemv1.Signed{Signer: envelope.Signer, Signature: envelope.Signature}
+	if err := proto.Unmarshal(rewrite(honest.report, labelReport, a.operator, prunes), &envelope); err != nil {
+		t.Fatal(err)
+	}
+	under.Message = envelope.Message
+	for stoppedBy, lie := range map[string][]byte{
+		"signer": rewrite(honest.report, labelReport, a.operator, prunes), "signature": encode(under),
+	} {
+		if _, err := VerifyChain(honest.expect, honest.history, lie); err == nil {
+			t.Errorf("a report that %q should stop is believed", stoppedBy)
+		}
+		checks := without(t, reportChecks, func(c reportCheck) bool { return c.name == stoppedBy })
+		view, err := verifyWith(checks, honest.expect, honest.history, lie)
+		if err != nil {
+			t.Fatalf("without the check %q something else stops it: %v", stoppedBy, err)
+		}
+		if got := signedByOwner(view); got.GetPruneGb() != 2 {
+			t.Errorf("without the check %q the attack does not work: %v", stoppedBy, got)
+		}
+	}
+}

@@ -19,7 +19,6 @@ const (
 	NodeServiceListHeaders        = "bitbox.base.v1.NodeService.ListHeaders"
 	NodeServiceBringBitcoinCore   = "bitbox.base.v1.NodeService.BringBitcoinCore"
 	NodeServiceRebuildChain       = "bitbox.base.v1.NodeService.RebuildChain"
-	NodeServiceGetNodeSettings    = "bitbox.base.v1.NodeService.GetNodeSettings"
 	NodeServiceChangeNodeSettings = "bitbox.base.v1.NodeService.ChangeNodeSettings"
 )
 
@@ -79,11 +78,6 @@ func (c NodeServiceClient) RebuildChain(ctx context.Context, request *v1.Rebuild
 	return call[v1.RebuildChainResponse](ctx, c.caller, NodeServiceRebuildChain, request)
 }
 
-// GetNodeSettings returns which node the Base runs.
-func (c NodeServiceClient) GetNodeSettings(ctx context.Context, request *v1.GetNodeSettingsRequest) (*v1.GetNodeSettingsResponse, error) {
-	return call[v1.GetNodeSettingsResponse](ctx, c.caller, NodeServiceGetNodeSettings, request)
-}
-
 // ChangeNodeSettings has the Base run another node, or the same with other settings, by an
 // owner's signed order. It is answered when the settings are stored; the node restarts then.
 func (c NodeServiceClient) ChangeNodeSettings(ctx context.Context, request *v1.ChangeNodeSettingsRequest) (*v1.ChangeNodeSettingsResponse, error) {
@@ -101,7 +95,6 @@ type NodeServiceServer interface {
 	ListHeaders(context.Context, *v1.ListHeadersRequest) (*v1.ListHeadersResponse, error)
 	BringBitcoinCore(context.Context, *rpc.Receiver[v1.BringBitcoinCoreRequest]) (*v1.BringBitcoinCoreResponse, error)
 	RebuildChain(context.Context, *v1.RebuildChainRequest) (*v1.RebuildChainResponse, error)
-	GetNodeSettings(context.Context, *v1.GetNodeSettingsRequest) (*v1.GetNodeSettingsResponse, error)
 	ChangeNodeSettings(context.Context, *v1.ChangeNodeSettingsRequest) (*v1.ChangeNodeSettingsResponse, error)
 }
 
@@ -117,7 +110,6 @@ func NodeServiceHandlers(s NodeServiceServer) map[string]rpc.Handler {
 		NodeServiceListHeaders:        rpc.Unary(s.ListHeaders),
 		NodeServiceBringBitcoinCore:   rpc.ClientStream(s.BringBitcoinCore),
 		NodeServiceRebuildChain:       rpc.Unary(s.RebuildChain),
-		NodeServiceGetNodeSettings:    rpc.Unary(s.GetNodeSettings),
 		NodeServiceChangeNodeSettings: rpc.Unary(s.ChangeNodeSettings),
 	}
 }

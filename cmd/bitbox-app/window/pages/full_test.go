@@ -80,7 +80,7 @@ func fullBase(role basev1.Role, text string) owner.Base {
 		{Part: owner.Wallets, Subject: owner.WalletKind}: {At: now, Wallets: &basev1.GetWalletsResponse{Told: true, More: 3,
 			Wallets: []*basev1.Wallet{
 				{Address: say("192.168.1.44"), Since: at(20 * time.Minute)}}}},
-		{Part: owner.NodeSettings}: {At: now, NodeSettings: &basev1.GetNodeSettingsResponse{Signed: true, HasOwnLines: true,
+		{Part: owner.NodeSettings}: {At: now, NodeSettings: &basev1.ChosenNode{Signed: true, HasOwnLines: true,
 			Settings: &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_CORE, Network: basev1.Network_NETWORK_MAINNET,
 				PruneGb: 100, CacheMib: 450}}},
 		{Part: owner.Disks}: {At: now,

@@ -98,7 +98,7 @@ func (l lie) base(role basev1.Role) owner.Base {
 	b.Parts = map[owner.Want]owner.Answered{
 		{Part: owner.Peers}: {At: now, Peers: tell(&basev1.ListPeersResponse{}, l)},
 		{Part: owner.Wallets, Subject: owner.WalletKind}: {At: now, Wallets: tell(&basev1.GetWalletsResponse{}, l)},
-		{Part: owner.NodeSettings}:                       {At: now, NodeSettings: tell(&basev1.GetNodeSettingsResponse{}, l)},
+		{Part: owner.NodeSettings}:                       {At: now, NodeSettings: tell(&basev1.ChosenNode{}, l)},
 		{Part: owner.Disks}:                              {At: now, Disks: tell(&basev1.ListDisksResponse{}, l)},
 		{Part: owner.TimeZones}:                          {At: now, TimeZones: tell(&basev1.ListTimeZonesResponse{}, l)},
 		{Part: owner.Software}:                           {At: now, Update: tell(&basev1.GetUpdateResponse{}, l)},
