@@ -10,8 +10,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
-// An owner who changes one setting signs all, so the question has all. What stays comes from the Base's signed
-// report (client.Session.NodeSettings); here it has a field that this App does not know.
+// An owner who changes one setting signs all, so the question has all. The others come from the Base's signed
+// report (client.Session.NodeSettings), which here has a field that this App does not know.
 func TestWhoChangesOneSettingOfTheNodeReadsAllThatAreSigned(t *testing.T) {
 	lie := &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_BTCD, Network: basev1.Network_NETWORK_REGTEST, PruneGb: 1, CacheMib: 450,
 		BlockEverySeconds: 20}
