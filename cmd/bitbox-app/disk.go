@@ -12,6 +12,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
@@ -176,7 +177,7 @@ wallet server such as Electrum's, and 'bitbox-app node settings' shows how many 
 			if err != nil {
 				return err
 			}
-			use, err := owner.ChooseDisk(list, args[0], erase, pruned)
+			use, err := owner.ChooseDisk(list, args[0], erase, pruned, words.Saying("values.disk.pruned.flag"))
 			if err != nil {
 				return err
 			}

@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/chromiumtest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/windowtest"
@@ -75,20 +78,65 @@ func TestAxeFindsNothingSeriousOnAnyPageInAnyState(t *testing.T) {
 	}
 }
 
+// Nobody needs a mouse. The key that leaps over the links comes first, and it shows where the focus is.
+func TestAChangeIsMadeByKeyboardAlone(t *testing.T) {
+	h := newHome(t, windowtest.Options{})
+	h.visit("people")
+	h.tab.AwaitText(say("people.window.do"))
+	goTo := func(selector string) {
+		t.Helper()
+		for range 100 {
+			h.tab.Keys(kb.Tab)
+			if chromiumtest.Eval[bool](h.tab, "document.activeElement.matches("+quote(selector)+")") {
+				if outline := chromiumtest.Eval[string](h.tab, "getComputedStyle(document.activeElement).outlineStyle"); outline != "solid" {
+					t.Errorf("%s has the focus, and its outline is %s", selector, outline)
+				}
+				return
+			}
+		}
+		t.Fatalf("the key Tab never comes to %s", selector)
+	}
+	h.tab.Keys(kb.Tab)
+	if !chromiumtest.Eval[bool](h.tab, "document.activeElement.matches('.skip')") {
+		t.Error("the link that leaps over the others does not come first")
+	}
+	h.tab.Keys(kb.Enter)
+	goTo("#window-role")
+	h.tab.Keys("v") // viewer
+	h.tab.Await("the list has what was typed", `document.activeElement.value === "viewer"`)
+	goTo(`form[action*="/deed/open-window"] button`)
+	h.tab.Keys(kb.Enter)
+	h.tab.AwaitPath("/deed/")
+	h.tab.Await("there is a question", `document.querySelector("[data-dead]")`)
+	windowtest.Read(h.tab)
+	goTo("[data-dead]")
+	h.tab.Keys(" ")
+	if !windowtest.Ended(h.tab) {
+		t.Fatalf("it is not done:\n%s", h.tab.Text())
+	}
+	goTo("[data-say=end] ~ .acts a")
+	h.tab.Keys(kb.Enter)
+	h.tab.AwaitPath("/base/")
+	h.tab.AwaitText(say("people.window.role", say("pair.role.viewer")))
+}
+
 // Nobody has to move a page sideways.
 func TestEachPageFitsItsWindowInEachState(t *testing.T) {
 	origin, names := madePages(t)
 	tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
 	for _, name := range names {
 		tab.Open(origin + "/" + name + ".html")
-		fits(t, tab, name, name)
-		if *screenshots != "" {
-			tab.Scheme("dark")
-			keep(t, tab, name+"-dark")
-			tab.Scheme("light")
+		if pictured.MatchString(name) {
+			portray(t, tab, "made-"+name)
+		} else {
+			fits(t, tab, name, "")
 		}
 	}
 }
+
+// pictured are the pages of which there are pictures: each screen once, and the steps of a change.
+var pictured = regexp.MustCompile(`^(home-base-.*|lost-base-.*-overview|open-base-.*-(overview|security)|several-bases|nearby-pair|` +
+	`(requesting|comparing|waiting|consenting|sending|stopped|finished)-deed-1|enter|locked)\.(en|de)$`)
 
 // keep writes a picture of a page, if somebody wants them.
 func keep(t *testing.T, tab *chromiumtest.Tab, name string) {
@@ -113,16 +161,18 @@ func fits(t *testing.T, tab *chromiumtest.Tab, name, picture string) {
 		if wide := chromiumtest.Eval[int64](tab, "document.documentElement.scrollWidth"); wide > width {
 			t.Errorf("%s is %d pixels wide in a window of %d: %s", name, wide, width, widest(tab, width))
 		}
-		keep(t, tab, fmt.Sprintf("%s-%d", picture, width))
+		if picture != "" {
+			keep(t, tab, fmt.Sprintf("%s-%d", picture, width))
+		}
 	}
 }
 
-// portray is fits for a page of a real Base, in both schemes.
+// portray is fits in both schemes, with pictures.
 func portray(t *testing.T, tab *chromiumtest.Tab, name string) {
 	t.Helper()
 	for _, scheme := range []string{"dark", "light"} {
 		tab.Scheme(scheme)
-		fits(t, tab, name, "real-"+name+"-"+scheme)
+		fits(t, tab, name, name+"-"+scheme)
 	}
 	tab.Size(1024, 768)
 }

@@ -87,19 +87,43 @@ func (d *desk) handle(w http.ResponseWriter, r *http.Request) {
 			d.posts = append(d.posts, r.URL.Path)
 		}
 		d.mu.Unlock()
-		var document bytes.Buffer
-		frame := pages.Frame{Path: r.URL.Path, Proof: hex.EncodeToString(d.proof[:])}
-		err := pages.New(words.English, time.Minute, nil).Document(&document, page, frame)
-		if err != nil {
-			d.t.Error(err)
-		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		text := document.String()
-		if !bytes.Equal(d.script, static.Script.Content) { // the document names the hash of the true script
-			text = regexp.MustCompile(`(<script [^>]*?) integrity="[^"]*"`).ReplaceAllString(text, "$1")
-		}
-		_, _ = w.Write([]byte(text))
+		_, _ = w.Write([]byte(d.document(page)))
 	}
+}
+
+// document writes a page whole.
+func (d *desk) document(page pages.Page) string {
+	var document bytes.Buffer
+	err := pages.New(words.English, time.Minute, nil).Document(&document, page, pages.Frame{Path: "/", Proof: hex.EncodeToString(d.proof[:])})
+	if err != nil {
+		d.t.Error(err)
+	}
+	text := document.String()
+	if !bytes.Equal(d.script, static.Script.Content) { // the document names the hash of the true script
+		text = regexp.MustCompile(`(<script [^>]*?) integrity="[^"]*"`).ReplaceAllString(text, "$1")
+	}
+	return text
+}
+
+// become sends a page that has other parts.
+func (d *desk) become(page pages.Page) {
+	d.t.Helper()
+	d.mu.Lock()
+	d.page = page
+	d.mu.Unlock()
+	parts := []map[string]any{{"id": "", "html": d.document(page.Bones())}}
+	for _, live := range page.Live() {
+		parts = append(parts, map[string]any{"id": live.ID, "html": live.HTML})
+	}
+	d.send(map[string]any{"parts": parts})
+}
+
+// sent is how often a form was sent.
+func (d *desk) sent() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.posts)
 }
 
 func (d *desk) stream(w http.ResponseWriter, r *http.Request) {
@@ -205,7 +229,7 @@ func TestAChangeOfThePageKeepsWhatAPersonDoes(t *testing.T) {
 	lost := func(t *testing.T, broken bool) (lost []string) {
 		d := newDesk(t, before)
 		if broken {
-			d.script = d.otherwise("  children(old, fresh.content)\n", "  old.replaceChildren(fresh.content)\n")
+			d.script = d.otherwise("children(old, fresh.body) :", "old.replaceChildren(...fresh.body.childNodes) :")
 		}
 		tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
 		d.open(tab)
@@ -242,30 +266,132 @@ func TestAYesIsDeadForItsFirstSecond(t *testing.T) {
 	d := newDesk(t, form)
 	tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
 	d.open(tab)
-	sent := func() int {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return len(d.posts)
-	}
 	// As if the question came up only now, under a finger that was about to press something else.
 	d.change(strings.Replace(form, `"7"`, `"8"`, 1))
 	tab.Await("the next question is there", "document.querySelector('[data-dead=\"8\"]')")
 	begun := chromiumtest.Eval[float64](tab, "performance.now()")
 	tab.Press("Yes")
 	if early := chromiumtest.Eval[float64](tab, "performance.now()") - begun; early < 900 { // or the machine was slow
-		if sent() > 0 {
+		if d.sent() > 0 {
 			t.Errorf("it answers after %.0f ms", early)
 		}
 		tab.Await("it says that this was early", "document.getElementById('voice').textContent === "+quote(words.English.Say("frame.early")))
 	}
-	for sent() == 0 { // Press fails the test when its patience is over
+	for d.sent() == 0 { // Press fails the test when its patience is over
 		tab.Press("Yes")
 	}
 	// And a form without that mark answers at once.
 	d = newDesk(t, strings.Replace(form, ` data-dead="7"`, "", 1))
 	d.open(tab)
 	tab.Press("Yes")
-	until(t, "it is sent", func() bool { return sent() == 1 })
+	until(t, "it is sent", func() bool { return d.sent() == 1 })
+}
+
+// A page gets and loses forms while a person uses it: an opening ends, another owner changes something.
+func TestAPressIsNotLostWhenThePageGetsOtherParts(t *testing.T) {
+	const reload = "for (const part of event.parts ?? []) part.id ? apply(part) : location.reload()"
+	press := pages.Part{ID: "press", HTML: `<form method="post" action="/press"><button>Press</button></form>`}
+	other := pages.Page{Title: "Another page", Parts: []pages.Part{
+		{ID: "new", HTML: `<h2>Just now</h2><label for="new-name">New</label> <input id="new-name"><p>Lines</p><p>of it</p>`, Form: true}, press,
+		{ID: "live", HTML: "<p>Height 101</p>"}}}
+	for name, each := range map[string]struct {
+		old, new string // in the script
+		lost     bool
+	}{
+		"as it is":                           {},
+		"broken: the page is loaded again":   {"for (const part of event.parts ?? []) apply(part)", reload, true},
+		"broken: what is pressed moves away": {"turn.then(calm).then(", "turn.then(", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, "<p>Height 100</p>")
+			d.page.Parts = append([]pages.Part{press}, d.page.Parts...)
+			if each.old != "" {
+				d.script = d.otherwise(each.old, each.new)
+			}
+			tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+			tab.Before(`window.told = 0, window.presses = 0
+				window.EventSource = class extends EventSource { constructor(at) { super(at); this.addEventListener("message", () => told++) } }
+				addEventListener("submit", () => presses++)`)
+			d.open(tab)
+			tab.Await("the page hears of its server", "told === 1")
+			lift := tab.Hold("Press")
+			d.become(other)
+			if each.lost {
+				tab.AwaitText("Just now")
+			} else {
+				tab.Await("the page hears of the change", "told === 2")
+			}
+			lift()
+			if each.lost {
+				if chromiumtest.Eval[int](tab, "presses") > 0 {
+					t.Error("the press counts: this test proves nothing")
+				}
+				return
+			}
+			until(t, "the press counts", func() bool { return d.sent() == 1 })
+			tab.AwaitText("Just now")
+		})
+	}
+}
+
+func TestAPageThatGetsOtherPartsKeepsWhatAPersonDoes(t *testing.T) {
+	d := newDesk(t, `<p>Height 100</p><details><summary>More</summary></details>`)
+	form := func(id string) pages.Part {
+		return pages.Part{ID: id, HTML: template.HTML(`<label for="` + id + `-name">` + id + `</label> <input id="` + id + `-name">`), Form: true}
+	}
+	live := d.page.Parts[0]
+	d.page.Parts = []pages.Part{live, form("stays"), form("goes"), form("ends")}
+	tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+	d.open(tab)
+	tab.Press("More")
+	tab.Type("goes", "Ada")
+	tab.Type("stays", "Eve")
+	chromiumtest.Eval[bool](tab, "document.activeElement.setSelectionRange(1, 1), true")
+	begun := chromiumtest.Eval[float64](tab, "performance.timeOrigin")
+	live.HTML = `<p>Height 101</p><details><summary>More</summary></details>`
+	d.become(pages.Page{Title: "Another page", Language: "de", Class: "narrow", Bare: true,
+		Parts: []pages.Part{form("comes"), live, form("stays")}})
+	tab.AwaitText("comes")
+	tab.AwaitText("Height 101")
+	tab.AwaitNoText("ends")
+	for what, expression := range map[string]string{
+		"the page was not loaded again":       fmt.Sprintf("performance.timeOrigin === %f", begun),
+		"what is open stays open":             "document.querySelector('details').open",
+		"what was typed is there":             "document.getElementById('stays-name').value === 'Eve'",
+		"the focus is there":                  "document.activeElement.id === 'stays-name' && document.activeElement.selectionStart === 1",
+		"what was typed in a form that goes":  "document.getElementById('goes-name').value === 'Ada'",
+		"the title and the body are the new":  "document.title === 'Another page' && document.body.className === 'bare' && !document.getElementById('side')",
+		"its parts are where they belong":     "document.querySelector('main').className === 'narrow' && document.querySelector('main').firstElementChild.id === 'comes'",
+		"the next stream asks for this shape": "document.body.dataset.shape === " + quote(d.page.Shape()),
+	} {
+		if !chromiumtest.Eval[bool](tab, expression) {
+			t.Errorf("it is not so that %s", what)
+		}
+	}
+	// A form that has gone stays only as long as it has typed text.
+	tab.Type("goes", "\b")
+	chromiumtest.Eval[bool](tab, "document.activeElement.blur(), true")
+	tab.AwaitNoText("goes")
+}
+
+func TestAPressThatTremblesCountsOnce(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		d := newDesk(t, `<form method="post" action="/press"><button>Press</button></form>`)
+		if broken {
+			d.script = d.otherwise("sent = performance.now()\n", "\n")
+		}
+		tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+		d.open(tab)
+		times := chromiumtest.Eval[int](tab, `((button) => {
+			let times = 0
+			addEventListener("submit", (event) => event.defaultPrevented || times++)
+			button.click(), button.click()
+			return times
+		})(document.querySelector("form button"))`)
+		if (times > 1) != broken || times < 1 {
+			t.Errorf("broken: %t; it is sent %d times", broken, times)
+		}
+	}
 }
 
 func TestAFileBesideTheZoneDoesNotReplaceThePage(t *testing.T) {

@@ -41,8 +41,8 @@ type DiskUse struct {
 }
 
 // ChooseDisk finds a disk by its name, and refuses beforehand what the Base would refuse. With erase a
-// disk that has a chain is erased, too.
-func ChooseDisk(list *basev1.ListDisksResponse, name string, erase, pruned bool) (u DiskUse, err error) {
+// disk that has a chain is erased, too. Allow says what the owner does to have a small one used.
+func ChooseDisk(list *basev1.ListDisksResponse, name string, erase, pruned bool, allow words.Said) (u DiskUse, err error) {
 	at := slices.IndexFunc(list.GetDisks(), func(d *basev1.Disk) bool { return d.GetName() == name })
 	if at < 0 {
 		return u, words.Failing(client.ErrInvalid, "problems.disk.none", client.Printable(name))
@@ -52,7 +52,7 @@ func ChooseDisk(list *basev1.ListDisksResponse, name string, erase, pruned bool)
 	case d.GetRefused() != "":
 		return u, words.Failing(client.ErrNotNow, "problems.disk.refused", client.Printable(name), client.Printable(d.GetRefused()))
 	case d.GetSmall() && !pruned:
-		return u, words.Failing(client.ErrNotNow, "problems.disk.small", client.Printable(name), DiskSize(d.GetSizeBytes()))
+		return u, words.Failing(client.ErrNotNow, "problems.disk.small", client.Printable(name), DiskSize(d.GetSizeBytes()), allow)
 	}
 	return DiskUse{d, d.GetContent() != "" && (erase || d.GetChainUuid() == ""), pruned}, nil
 }
@@ -102,7 +102,7 @@ func useDisk(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error
 	if err != nil {
 		return words.Said{}, err
 	}
-	use, err := ChooseDisk(list, d.Subject, d.Erase, d.Pruned)
+	use, err := ChooseDisk(list, d.Subject, d.Erase, d.Pruned, words.Saying("values.disk.pruned.box"))
 	if err != nil {
 		return words.Said{}, err
 	}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,9 +66,18 @@ func (f *fields) rest() error {
 	return nil
 }
 
-// begin starts a deed and goes to its page.
+// begin starts a deed and goes to its page. A press that comes twice leads to the one deed.
 func (s *server) begin(w http.ResponseWriter, r *http.Request, base string, d owner.Deed) {
 	number, err := s.Owner.Do(base, d)
+	if err != nil {
+		deeds := s.Owner.State().Deeds
+		same := func(one owner.DeedState) bool {
+			return one.Ended.IsZero() && one.Base == base && reflect.DeepEqual(one.Deed, d)
+		}
+		if at := slices.IndexFunc(deeds, same); at >= 0 {
+			number, err = deeds[at].Number, nil
+		}
+	}
 	if err != nil {
 		s.problem(w, http.StatusConflict, err)
 		return

@@ -77,6 +77,22 @@ func TestAFormStartsItsDeedAndLeadsToIt(t *testing.T) {
 	}
 }
 
+func TestAPressThatComesTwiceLeadsToItsDeed(t *testing.T) {
+	s := openSite(t, nil)
+	b := s.browser()
+	b.enters()
+	base := s.State().Bases[0].ID()
+	s.mu.Lock()
+	s.busy = &doing{base, owner.Deed{Kind: owner.LiftBan, Subject: "192.0.2.7"}}
+	s.mu.Unlock()
+	for address, status := range map[string]int{"192.0.2.7": http.StatusSeeOther, "192.0.2.8": http.StatusConflict} {
+		got := b.do("POST", "/base/"+base+"/deed/lift-ban", linked, url.Values{"subject": {address}})
+		if to := got.header.Get("Location"); got.status != status || (to == "/deed/9") != (status == http.StatusSeeOther) {
+			t.Errorf("%s: %d to %q", address, got.status, to)
+		}
+	}
+}
+
 func TestAFormThatDoesNotFitIsRefused(t *testing.T) {
 	s := openSite(t, nil)
 	b := s.browser()

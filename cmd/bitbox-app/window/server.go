@@ -1,7 +1,6 @@
 package window
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -178,20 +178,29 @@ func answerJSON(w http.ResponseWriter, status int, answer map[string]any) {
 
 // document sends a whole page. Only one of a session that is open has the key of the proof.
 func (s *server) document(w http.ResponseWriter, by Renderer, p pages.Page, path string, proven bool) {
-	frame := pages.Frame{Path: path}
-	if proven {
-		frame.Proof = hex.EncodeToString(s.proof[:])
-	}
-	var text bytes.Buffer
-	if err := by.Document(&text, p, frame); err != nil {
-		s.Say(fmt.Sprintf("A page could not be shown: %v.", err))
+	text := s.written(by, p, path, proven)
+	if text == "" {
 		http.Error(w, s.settings.say("door.failed"), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Length", strconv.Itoa(text.Len()))
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(max(p.Status, http.StatusOK))
-	_, _ = w.Write(text.Bytes())
+	_, _ = io.WriteString(w, text)
+}
+
+// written is the text of a whole page; empty if it cannot be written.
+func (s *server) written(by Renderer, p pages.Page, path string, proven bool) string {
+	frame := pages.Frame{Path: path}
+	if proven {
+		frame.Proof = hex.EncodeToString(s.proof[:])
+	}
+	var text strings.Builder
+	if err := by.Document(&text, p, frame); err != nil {
+		s.Say(fmt.Sprintf("A page could not be shown: %v.", err))
+		return ""
+	}
+	return text.String()
 }
 
 // serve serves the window on a listener until ctx ends.

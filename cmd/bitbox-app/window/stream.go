@@ -49,10 +49,10 @@ type event struct {
 	Idle   *int   `json:"idle,omitempty"` // seconds; 0: the page does not lock soon
 	Locked string `json:"locked,omitempty"`
 	Gone   string `json:"gone,omitempty"`
-	Reload bool   `json:"reload,omitempty"`
 }
 
-// part is a part of the page that has changed.
+// part is a part of the page that has changed. One without an id is the document itself, without the
+// content of its live parts.
 type part struct {
 	ID   string `json:"id"`
 	HTML string `json:"html"`
@@ -115,11 +115,13 @@ type shown struct {
 	begun bool
 }
 
-// changed is the event that brings a tab up to date; ok is false if nothing has changed.
-func (s *shown) changed(p pages.Page) (e event, ok bool) {
-	// A form may have come or gone between the document and its stream.
+// changed is the event that brings a tab up to date; ok is false if nothing has changed. Document writes
+// a page whole.
+func (s *shown) changed(p pages.Page, document func(pages.Page) string) (e event, ok bool) {
+	// A form may have come or gone, also between the document and its stream.
 	if s.shape != "" && p.Shape() != s.shape {
-		return event{Reload: true}, true
+		e.Parts = []part{{HTML: document(p.Bones())}}
+		s.begun = false
 	}
 	if p.Title != s.title {
 		e.Title, s.title = p.Title, p.Title
@@ -183,9 +185,9 @@ func (s *server) follow(ctx context.Context, v visitor, at, shape string, send f
 	defer watch.Stop()
 	sent, warned := shown{parts: map[string]string{}, shape: shape}, false
 	look := func() bool {
-		_, page := s.page(at)
-		e, ok := sent.changed(page)
-		return !ok || send(e) && !e.Reload
+		by, page := s.page(at)
+		e, ok := sent.changed(page, func(p pages.Page) string { return s.written(by, p, at, true) })
+		return !ok || send(e)
 	}
 	for going := look(); going; {
 		select {

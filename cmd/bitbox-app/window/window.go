@@ -30,15 +30,15 @@
 //	    {"proof":"…"}                        first; HMAC-SHA-256 of the nonce's 16 bytes with the
 //	                                         key's 32 bytes, in hex. The script changes nothing
 //	                                         on the page unless it is right
-//	    {"title":"…","parts":[{"id":"…","html":"…"},…]}  everything at first, then what changed
+//	    {"title":"…","parts":[{"id":"…","html":"…"},…]}  everything at first, then what changed. A part
+//	                                         without an id is the whole document: the page has other
+//	                                         parts, and its live ones follow in the same event
 //	    {"alive":true}                       each 15 s; after 35 s of silence the script says since
 //	                                         when the page is out of date
 //	    {"idle":60}                          the page locks in 60 seconds, unless the script
 //	                                         reports a key or a pointer; {"idle":0}: no longer
 //	    {"locked":"a sentence"}              last: the page is locked
 //	    {"gone":"a sentence"}                last: the App ends
-//	    {"reload":true}                      last: load the document again (the page no longer
-//	                                         exists, or its forms have changed)
 //	    401, 403, 503                        locked; refused; too many pages are open
 //
 //	POST /tab     form: tab=…&state=shown|hidden|closed&active=0|1

@@ -61,6 +61,7 @@ type site struct {
 	parts    map[string]string
 	wakes    map[chan struct{}]bool
 	underWay bool
+	busy     *doing // what is under way, and lets nothing else begin
 	done     []any
 }
 
@@ -84,6 +85,9 @@ func (s *site) State() owner.State {
 	if s.underWay {
 		state.Deeds[0].Ended = time.Time{}
 	}
+	if s.busy != nil {
+		state.Deeds = append(state.Deeds, owner.DeedState{Number: 9, Base: s.busy.base, Deed: s.busy.deed})
+	}
 	return state
 }
 
@@ -92,6 +96,9 @@ func (s *site) Run(ctx context.Context) { <-ctx.Done() }
 func (s *site) Do(base string, d owner.Deed) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.busy != nil {
+		return 0, &client.Error{Kind: client.ErrNotNow, Text: "another change of this Base is under way"}
+	}
 	s.done = append(s.done, doing{base, d})
 	return uint64(len(s.done)), nil
 }

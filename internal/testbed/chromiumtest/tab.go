@@ -383,6 +383,18 @@ func (tab *Tab) press(what, element string) {
 	tab.do("press", chromedp.MouseClickXY(at.X, at.Y))
 }
 
+// Hold presses the button of the pointer on what says these words, and returns what lifts it at the same place.
+func (tab *Tab) Hold(words string) (lift func()) {
+	tab.t.Helper()
+	at := tab.place(fmt.Sprintf("nothing to hold says %q", words), named+"("+quote(words)+")")
+	dispatch := func(what string, kind input.DispatchMouseEventType) {
+		tab.t.Helper()
+		tab.do(what, chromedp.MouseEvent(kind, at.X, at.Y, chromedp.ButtonType(input.MouseButtonLeft), chromedp.ClickCount(1)))
+	}
+	dispatch("hold", chromedp.MousePressed)
+	return func() { tab.t.Helper(); dispatch("lift", chromedp.MouseReleased) }
+}
+
 // point is a place on a page, in CSS pixels. Page is when the page was begun.
 type point struct{ X, Y, Page float64 }
 

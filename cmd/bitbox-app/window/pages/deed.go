@@ -128,7 +128,7 @@ func (v *view) asks(d owner.DeedState) any {
 			return asked{Waiting: &waiting{d.Compared}}
 		}
 		screen := picture.Screen(picture.Words{Title: v.say("pair.screen.title"), Description: v.say("pair.request.screen")},
-			v.say("pair.screen.request"), v.say("pair.screen.answers"))
+			picture.AskedForNumber)
 		return asked{Request: &request{d.RequestNumber, screen}}
 	}
 	shown := &question{ID: q.ID, Kind: questionKinds[q.Kind], To: fmt.Sprintf("/deed/%d/answer", d.Number), App: q.App.Name,
@@ -142,7 +142,7 @@ func (v *view) asks(d owner.DeedState) any {
 			shown.Code.Role, shown.Code.Allows = "?", ""
 		}
 		shown.Screen = picture.Screen(picture.Words{Title: v.say("pair.screen.title"), Description: v.say("pair.compare.screen")},
-			v.say("pair.screen.compare"), v.say("pair.screen.answers"))
+			picture.AskedForCode)
 	}
 	return asked{Question: shown}
 }

@@ -54,11 +54,25 @@ func (v *view) nodePage() []Part {
 	}
 	parts = append(parts, v.form("node.change", "wide", v.nodeForm()), v.form("node.core", "", v.do(owner.InstallCore)))
 	if shown.Has {
-		parts = append(parts, v.part("node.rebuild", "", []button{
-			{Action: v.do(owner.Reindex), Text: v.say("deed.title.reindex"), Class: "danger"},
-			{Action: v.do(owner.Resync), Text: v.say("deed.title.resync"), Class: "danger"}}))
+		parts = append(parts, v.part("node.rebuild", "", v.rebuild()))
 	}
 	return parts
+}
+
+// rebuild offers to make the chain again. btcd cannot read its blocks again.
+func (v *view) rebuild() (shown struct {
+	Note    string
+	Buttons []button
+}) {
+	kinds := []owner.DeedKind{owner.Reindex, owner.Resync}
+	shown.Note = v.say("node.rebuild.note")
+	if strings.HasPrefix(v.base.Look.Node.GetSoftware(), "btcd") {
+		kinds, shown.Note = kinds[1:], v.say("node.rebuild.download")
+	}
+	for _, kind := range kinds {
+		shown.Buttons = append(shown.Buttons, button{Action: v.do(kind), Text: v.say("deed.title." + kind.String()), Class: "danger"})
+	}
+	return shown
 }
 
 func nodeWants(*view) []owner.Want {

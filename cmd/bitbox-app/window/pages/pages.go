@@ -11,7 +11,8 @@
 // each live part with the one that it has sent last, and sends the changed ones. The script
 // (../static/app.js) morphs them, so a part must come out the same as long as nothing has changed:
 // it has no time that goes by, but the moment at which something ends, and the script counts down.
-// A form in which a person types is a part of its own, which is sent with the document alone.
+// A form in which a person types is a part of its own, which is sent with the document alone. A page that
+// comes to have other parts is sent as a document without its live parts, and then those.
 //
 // # What a template tells the script
 //
@@ -45,6 +46,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -61,8 +63,7 @@ type Part struct {
 	// Class says how the style sheet places it, such as "wide".
 	Class string
 	HTML  template.HTML
-	// Form: it is sent with the document alone, because a person types in it. A page that would
-	// have other forms must be loaded again.
+	// Form: it is sent with the document alone, because a person types in it.
 	Form bool
 }
 
@@ -106,8 +107,8 @@ func (p Page) Live() []Part {
 	return live
 }
 
-// Shape tells apart pages that have not the same parts in the same places, or not the same language. A
-// document cannot become one of another shape: it must be loaded again.
+// Shape tells apart pages that have not the same parts in the same places, or not the same language: a
+// page of another shape needs more than new content of its live parts.
 func (p Page) Shape() string {
 	var shape strings.Builder
 	shape.WriteString(p.Language + "\n")
@@ -116,6 +117,17 @@ func (p Page) Shape() string {
 	}
 	sum := sha256.Sum256([]byte(shape.String()))
 	return hex.EncodeToString(sum[:8])
+}
+
+// Bones is the page without the content of its live parts.
+func (p Page) Bones() Page {
+	p.Top, p.Side, p.Parts = "", "", slices.Clone(p.Parts)
+	for n := range p.Parts {
+		if !p.Parts[n].Form {
+			p.Parts[n].HTML = ""
+		}
+	}
+	return p
 }
 
 // Frame is what the server adds to a document.

@@ -104,6 +104,32 @@ func triedBase() owner.Base {
 	return b
 }
 
+// homeBase is as a Base is at home: a wallet is connected, a second person sees it, and all is well.
+func homeBase() owner.Base {
+	b := wellBase()
+	b.Look.Info.SoftwareVersion, b.Look.Info.TimeZone = "1.3.0", "Europe/Zurich"
+	b.Addresses = []string{"192.168.1.20:8845"}
+	b.Look.Access.Doors = append(b.Look.Access.Doors, owner.Door{Kind: owner.WalletKind, Port: 50002, ForGood: true,
+		From: []string{"192.168.1.0/24"}, Certificate: strings.Repeat("5f2c9a7e01d4b863", 4)})
+	b.Look.Access.Keys, b.Look.Access.Fingerprints = []string{"satoshi@laptop"}, []string{"SHA256:9a1Vb8mYd2QhTz7kJx5Lr3Nc6Wp0GsEoUiRfHtDyBvM"}
+	b.Look.Access.Internet = []string{client.NodeInternet}
+	b.Look.Node.Network = basev1.Network_NETWORK_MAINNET
+	b.Look.Node.BestBlockTime, b.Look.Node.AskedAt = timestamppb.New(now.Add(-7*time.Minute)), timestamppb.New(now.Add(-4*time.Second))
+	b.Look.Node.SizeBytes = pointer(uint64(742 << 30))
+	b.Look.Node.WalletServer = &basev1.WalletServer{Height: 924315, Target: 924315, Ready: true}
+	b.Look.Apps = []*basev1.App{
+		{Id: "a1", Name: "laptop", Role: basev1.Role_ROLE_OWNER, PairedAt: timestamppb.New(now.Add(-90 * 24 * time.Hour)),
+			LastSeenAt: timestamppb.New(now), Sessions: 1, IsCaller: true},
+		{Id: "b2", Name: "phone", Role: basev1.Role_ROLE_VIEWER, PairedAt: timestamppb.New(now.Add(-20 * 24 * time.Hour)),
+			LastSeenAt: timestamppb.New(now.Add(-3 * time.Minute))},
+	}
+	b.Parts = map[owner.Want]owner.Answered{
+		{Part: owner.Wallets, Subject: owner.WalletKind}: {At: now, Wallets: &basev1.GetWalletsResponse{Answers: true, Told: true,
+			Wallets: []*basev1.Wallet{{Address: "192.168.1.31", Since: timestamppb.New(now.Add(-40 * time.Minute))}}}},
+	}
+	return b
+}
+
 // lostBase does not answer, and has never answered.
 func lostBase() owner.Base {
 	return owner.Base{Base: client.Base{Name: "Garage", State: client.Active, PublicKey: [32]byte{3}}, Connection: owner.Lost,
@@ -302,6 +328,7 @@ func doing(d owner.DeedState) owner.State {
 // states are those in which the tests see each page.
 var states = map[string]owner.State{
 	"well":    {Bases: []owner.Base{wellBase()}},
+	"home":    {Bases: []owner.Base{homeBase()}},
 	"open":    {Bases: []owner.Base{openBase()}},
 	"tried":   {Bases: []owner.Base{triedBase()}},
 	"lost":    {Bases: []owner.Base{lostBase()}},

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ func pictures(t *testing.T) map[string]template.HTML {
 		"code":       code,
 		"wall":       Wall(w, doors),
 		"empty wall": Wall(w, nil),
-		"screen":     Screen(w, hostile, hostile),
+		"screen":     Screen(w, Asked{hostile, hostile}),
 		"ring":       Ring(w, math.NaN(), hostile),
 		"bar":        Bar(w, math.Inf(1)),
 	}
@@ -58,7 +59,7 @@ func TestEachPictureIsWellFormedAndHasATitleAndNoMarkupOfOthers(t *testing.T) {
 			switch e := token.(type) {
 			case xml.StartElement:
 				open = append(open, e.Name.Local)
-				if !strings.Contains(" svg title desc rect path circle polyline polygon text ", " "+e.Name.Local+" ") {
+				if !strings.Contains(" svg title desc g rect path circle polyline polygon text ", " "+e.Name.Local+" ") {
 					t.Errorf("%s: it has an element %s", name, e.Name.Local)
 				}
 				for _, a := range e.Attr {
@@ -150,7 +151,7 @@ func atoi(text string) (n int) {
 
 // A code at the Base's place on the page would be compared with itself.
 func TestTheScreenHasNoDigits(t *testing.T) {
-	drawn := string(Screen(Words{"The screen", "It shows six digits."}, "Is it 482 913?", "Y 4 N 8"))
+	drawn := string(Screen(Words{"The screen", "It shows six digits."}, Asked{"Is it 482 913?", "Y 4 N 8"}))
 	texts := regexp.MustCompile(`>([^<]*)<`).FindAllStringSubmatch(drawn, -1)
 	if len(texts) < 4 || strings.Count(drawn, `class="picture-figure"`) != figures {
 		t.Fatalf("%s", drawn)
@@ -158,6 +159,22 @@ func TestTheScreenHasNoDigits(t *testing.T) {
 	for _, text := range texts {
 		if strings.ContainsAny(text[1], "0123456789") {
 			t.Errorf("it shows %q", text[1])
+		}
+	}
+}
+
+// A person must find on the Base's screen what the picture shows.
+func TestTheScreenAsksWhatTheConsoleOfTheBaseAsks(t *testing.T) {
+	console, err := os.ReadFile("../../../../internal/console/draw.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, asked := range []Asked{AskedForNumber, AskedForCode} {
+		if !strings.Contains(string(console), `"  `+asked.Question+`"`) || !strings.Contains(string(console), `"`+asked.Answers) {
+			t.Errorf("the console does not ask %q", asked)
+		}
+		if drawn := string(Screen(Words{}, asked)); !strings.Contains(drawn, asked.Question) || !strings.Contains(drawn, asked.Answers) {
+			t.Errorf("the picture cuts %q", asked)
 		}
 	}
 }

@@ -44,8 +44,7 @@ const send = (path, fields) =>
 // --- The stream ----------------------------------------------------------------------------------
 
 let source, nonce, proven, heard, stale // the open stream, when the server spoke last, and whether that is long ago
-let over = !key // nothing comes any more
-let locked = false
+let over = !key, locked = false // nothing comes any more; nothing is shown
 let again, pause = 1000 // the timer that opens the stream again, and its milliseconds
 let reported = 0 // when the server heard of this page
 
@@ -57,7 +56,7 @@ function listen() {
   heard ??= Date.now()
   const mine = source = new EventSource('/stream?' + new URLSearchParams({ page, tab, nonce, shape: body.dataset.shape }))
   let turn = Promise.resolve()
-  source.onmessage = event => { turn = turn.then(() => source === mine && receive(JSON.parse(event.data))) }
+  source.onmessage = event => { turn = turn.then(calm).then(() => source === mine && receive(JSON.parse(event.data))) }
   source.onerror = () => source === mine && (quiet(), ask())
 }
 
@@ -69,8 +68,7 @@ function quiet() {
 // proves tells whether it is the server that made this page. After the App has ended, its port may
 // be another user's.
 async function proves(proof) {
-  const algorithm = { name: 'HMAC', hash: 'SHA-256' }
-  const secret = await crypto.subtle.importKey('raw', bytes(key), algorithm, false, ['verify'])
+  const secret = await crypto.subtle.importKey('raw', bytes(key), { name: 'HMAC', hash: 'SHA-256' }, false, ['verify'])
   return crypto.subtle.verify('HMAC', secret, bytes(proof), bytes(nonce))
 }
 
@@ -87,7 +85,6 @@ async function receive(event) {
   if (event.idle) speak(note.textContent)
   if (event.locked) lock(event.locked)
   if (event.gone) end(event.gone)
-  if (event.reload) find('input, textarea, select').some(typed) ? end(words.changed) : location.reload()
 }
 
 function end(sentence) {
@@ -97,9 +94,10 @@ function end(sentence) {
   speak(sentence)
 }
 
+// lock hides the page behind a sentence; without one it shows it again.
 function lock(sentence) {
-  locked = true
-  body.classList.add('locked')
+  locked = !!sentence
+  body.classList.toggle('locked', locked)
   quiet()
   tell(sentence)
 }
@@ -109,9 +107,7 @@ async function ask() {
   const answer = await report()
   if (!answer) return end(words.gone)
   if (answer.status === 401) return lock(words.locked) // nobody has proven who says so: no sentence of theirs
-  if (locked) tell('')
-  locked = false
-  body.classList.remove('locked')
+  if (locked) lock('')
   again = setTimeout(listen, pause = Math.min(2 * pause, 15000))
 }
 
@@ -124,15 +120,17 @@ function report(active = 0) {
 
 const late = new Map() // parts that could not be changed whole, by id
 let missed // something was left as it is
+let rest = 0 // until when nothing may change: a pointer is down, or its click is to come
+const calm = async () => { while (performance.now() < rest) await new Promise(done => setTimeout(done, 50)) }
 
+// A part without an id is the document, whose live parts follow.
 function apply({ id, html }) {
-  const old = document.getElementById(id)
-  if (!old) return
-  const fresh = document.createElement('template')
-  fresh.innerHTML = policy.createHTML(html)
+  const old = id ? document.getElementById(id) : document.documentElement
+  if (!old) return late.delete(id)
+  const fresh = new DOMParser().parseFromString(policy.createHTML(html), 'text/html')
   const tails = find('[data-tail]', old).filter(t => t.scrollTop + t.clientHeight > t.scrollHeight - 8)
   missed = false
-  children(old, fresh.content)
+  id ? children(old, fresh.body) : change(old, fresh.documentElement)
   missed ? late.set(id, html) : late.delete(id)
   for (const tail of tails) tail.scrollTop = tail.scrollHeight
 }
@@ -145,11 +143,9 @@ function children(old, fresh) {
   for (const want of Array.from(fresh.childNodes)) {
     let have = at
     while (have && label(have) !== label(want)) have = have.nextSibling
-    const misplaced = have ? undefined : kept.find(node => label(node) === label(want))
-    if (misplaced) {
-      change(misplaced, want) // and it stays where it is
-    } else if (!have) {
-      old.insertBefore(want, at)
+    if (!have) {
+      const misplaced = kept.find(node => label(node) === label(want)) // it stays where it is
+      misplaced ? change(misplaced, want) : old.insertBefore(want, at)
     } else {
       while (at !== have) at = drop(at, kept)
       change(have, want)
@@ -167,17 +163,16 @@ function drop(node, kept) {
 }
 
 function change(old, want) {
+  if (old === note || old === voice) return
   if (old.nodeType !== Node.ELEMENT_NODE) {
     if (old.data !== want.data) selected(old) ? (missed = true) : (old.data = want.data)
     return
   }
   const stays = attribute => attribute === 'open' || (/^(value|checked)$/.test(attribute) && typed(old))
-  const counts = old.dataset.until && want.dataset.until // tick writes its text
-  for (const { name, value } of want.attributes) {
-    if (old.getAttribute(name) !== value && !stays(name)) old.setAttribute(name, value)
-  }
+  const apart = old.dataset.until && want.dataset.until || 'live' in want.dataset // tick, or a part of its own, writes what is in it
+  for (const { name, value } of want.attributes) if (old.getAttribute(name) !== value && !stays(name)) old.setAttribute(name, value)
   for (const { name } of Array.from(old.attributes)) if (!want.hasAttribute(name) && !stays(name)) old.removeAttribute(name)
-  if (!counts && old.nodeName !== 'TEXTAREA') children(old, want)
+  if (!apart && old.nodeName !== 'TEXTAREA') children(old, want)
 }
 
 const selected = node => !getSelection().isCollapsed && getSelection().containsNode(node, true)
@@ -241,7 +236,7 @@ function tick() {
     spoke = now
     voice.textContent = queue.shift()
   }
-  for (const [id, html] of late) apply({ id, html })
+  if (!locked && performance.now() >= rest) for (const [id, html] of late) apply({ id, html })
   stale = !over && !locked && !document.hidden && heard && now - heard > 35000
   if (stale) tell(fill(words.stale, { time: new Date(heard).toLocaleTimeString(document.documentElement.lang) }))
   if (key && !over && (document.hidden || locked) && now - reported > 50000) ask()
@@ -249,13 +244,16 @@ function tick() {
 
 // --- The person ----------------------------------------------------------------------------------
 
+let sent = -1000 // when the last form was sent
 listenTo('submit', event => {
   const button = event.submitter
-  if (button?.dataset.dead && !(Date.now() - shown.get(button)?.since >= 1000)) {
-    event.preventDefault() // nobody has read the question yet
-    speak(words.early)
-  }
+  const early = button?.dataset.dead && !(Date.now() - shown.get(button)?.since >= 1000) // nobody has read the question yet
+  if (early) speak(words.early)
+  if (early || performance.now() - sent < 1000) return event.preventDefault() // or a press has trembled
+  sent = performance.now()
 })
+listenTo('pointerdown', () => { rest = performance.now() + 10000 })
+listenTo('pointerup pointercancel', () => { rest = performance.now() + 100 })
 
 listenTo('click', event => {
   const from = document.getElementById(event.target.closest('[data-copy]')?.dataset.copy)
