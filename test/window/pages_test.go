@@ -136,7 +136,7 @@ func TestEachPageFitsItsWindowInEachState(t *testing.T) {
 
 // pictured are the pages of which there are pictures: each screen once, and the steps of a change.
 var pictured = regexp.MustCompile(`^(home-base-.*|lost-base-.*-overview|open-base-.*-(overview|security)|several-bases|nearby-pair|` +
-	`(requesting|comparing|waiting|consenting|sending|stopped|finished)-deed-1|enter|locked)\.(en|de)$`)
+	`(requesting|pairing|waiting|consenting|sending|stopped|finished)-deed-1|enter|locked)\.(en|de)$`)
 
 // keep writes a picture of a page, if somebody wants them.
 func keep(t *testing.T, tab *chromiumtest.Tab, name string) {
