@@ -60,6 +60,13 @@ func reaches(from *stage.Attacker, to netip.AddrPort) error {
 	return conn.Close()
 }
 
+// mustReach fails the test if a machine gets no connection: what is closed or banned stays so for
+// longer than the test waits.
+func (b *base) mustReach(who string, from *stage.Attacker, to netip.AddrPort) {
+	b.t.Helper()
+	b.Until(fmt.Sprintf("%s reaches %s", who, to), func() error { return reaches(from, to) })
+}
+
 // banned lists the addresses that the owner's App shows.
 func (b *base) banned(a *app) ([]string, error) {
 	bans, err := a.Bans(b.t.Context())
@@ -103,9 +110,7 @@ func TestBruteForceBansTheAttackerAndDisturbsNobodyElse(t *testing.T) {
 	want := map[*stage.Attacker]string{}
 	for attacker, attack := range attacks {
 		// Without tries there is no ban: what follows is about the tries.
-		if err := reaches(attacker, attacks[attacker].to); err != nil {
-			t.Fatalf("%s is shut out before it did anything: %v", attacker.V4, err)
-		}
+		b.mustReach("who has done nothing yet", attacker, attack.to)
 		want[attacker] = attack.jail + " " + attacker.V4.String()
 		begun := time.Now()
 		b.Until("who tries "+attack.what+" is banned", func() error {
@@ -139,9 +144,7 @@ func TestBruteForceBansTheAttackerAndDisturbsNobodyElse(t *testing.T) {
 			return nil
 		})
 		for _, to := range []netip.AddrPort{b.entry(), b.sshd()} {
-			if err := reaches(bystander, to); err != nil {
-				t.Errorf("%s a bystander is banned, too: %v", when, err)
-			}
+			b.mustReach(when+" a bystander", bystander, to)
 		}
 		b.goesOn("the App's stream of events", stream)
 		b.goesOn("the login", login)
@@ -159,9 +162,7 @@ func TestBruteForceBansTheAttackerAndDisturbsNobodyElse(t *testing.T) {
 		t.Fatalf("lift a ban: %v, %s", lifted, client.Explain(err))
 	}
 	delete(want, lift)
-	if err := reaches(lift, b.sshd()); err != nil {
-		t.Errorf("its ban was lifted: %v", err)
-	}
+	b.mustReach("whose ban was lifted", lift, b.sshd())
 	check("after one ban was lifted")
 	if lifted, err := owner.LiftBan(t.Context(), netip.MustParseAddr("10.88.99.99").String()); err != nil || lifted {
 		t.Errorf("somebody who is not banned: %v, %v", lifted, err)

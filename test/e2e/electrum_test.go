@@ -209,7 +209,7 @@ func TestTheOwnersWalletDoesNotShutTheOwnerOut(t *testing.T) {
 	// An old App of the same owner, from before a factory reset, is there too.
 	b.Until(fmt.Sprintf("the Base has heard the old App %d times", tries), func() error {
 		if err := b.garbage(desk); err != nil {
-			t.Errorf("the owner's computer does not reach the Base: %v", err)
+			return fmt.Errorf("the owner's computer does not reach the Base: %w", err)
 		}
 		if n := b.refusals(desk.V4, admission.MalformedFrame); n < tries {
 			return fmt.Errorf("%d times", n)
@@ -230,8 +230,6 @@ func TestTheOwnersWalletDoesNotShutTheOwnerOut(t *testing.T) {
 	if all, err := b.banned(owner); err != nil || len(all) != 1 {
 		t.Errorf("banned: %q, %v; want the stranger alone", all, err)
 	}
-	if err := reaches(desk, b.entry()); err != nil {
-		t.Errorf("the owner's computer is banned: %v", err)
-	}
+	b.mustReach("the owner's computer", desk, b.entry())
 	b.works(b.open(owner.app), "a new connection")
 }

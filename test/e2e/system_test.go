@@ -189,7 +189,7 @@ func (b *base) login(identity string) (ended chan struct{}) {
 	attacker := b.Attacker(1)
 	go func() {
 		defer close(ended)
-		_, _ = attacker.Exec(append(client, "sleep 300")...) // it is ended
+		_, _ = attacker.Exec(append(client, "sleep 3600")...) // it is ended
 	}()
 	b.Until("the session runs", func() error {
 		_, err := b.Exec("pgrep", "-u", sshaccess.User, "sleep")
