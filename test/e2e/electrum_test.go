@@ -97,9 +97,11 @@ type electrumWallet struct {
 	daemon  *exec.Cmd
 }
 
-// command is Electrum with these arguments.
+// command is Electrum with these arguments. Its commands and its daemon know a password for each other:
+// without one, each of both makes one when it begins, and only that of the later counts.
 func (w *electrumWallet) command(argv ...string) []string {
-	return append([]string{"electrum", "--" + cmp.Or(w.network, "regtest"), "--dir=/root/wallet"}, argv...)
+	return append([]string{"electrum", "--" + cmp.Or(w.network, "regtest"), "--dir=/root/wallet",
+		"--rpcuser=user", "--rpcpassword=of the test"}, argv...)
 }
 
 func (w *electrumWallet) run(argv ...string) (string, error) {
@@ -109,8 +111,7 @@ func (w *electrumWallet) run(argv ...string) (string, error) {
 // start has it connect to one server, by TLS, and to no other.
 func (w *electrumWallet) start(t *testing.T, server netip.AddrPort) {
 	t.Helper()
-	for _, setting := range [][]string{{"server", server.String() + ":s"}, {"oneserver", "true"}, {"auto_connect", "false"},
-		{"check_updates", "false"}} {
+	for _, setting := range [][]string{{"server", server.String() + ":s"}, {"oneserver", "true"}, {"auto_connect", "false"}} {
 		if out, err := w.run(append([]string{"--offline", "setconfig"}, setting...)...); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
