@@ -78,7 +78,7 @@ func TestRealWalletsFollowReorganisations(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 			old.start(t, server)
-			b.Until("Electrum 4.3.4 is connected by "+way, old.connected)
+			b.Until("Debian 13's Electrum is connected by "+way, old.connected)
 			if out, err := old.run("load_wallet"); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
@@ -87,7 +87,7 @@ func TestRealWalletsFollowReorganisations(t *testing.T) {
 			follow := func(what string) {
 				t.Helper()
 				want := paid(n)
-				b.Until("Electrum 4.3.4 follows: "+what, func() error {
+				b.Until("Debian 13's Electrum follows: "+what, func() error {
 					out, err := old.run("onchain_history")
 					var told struct{ Transactions []listed }
 					if err := errors.Join(err, json.Unmarshal([]byte(out), &told)); err != nil {
