@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/chromiumtest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/windowtest"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
 // The story of a wallet's owner, with nothing replaced: their browser shows the App's window, and the
@@ -59,7 +61,11 @@ func TestAWalletIsConnectedToABootedBaseFromTheWindow(t *testing.T) {
 	ended := ends(conn)
 	windowtest.Press(tab, "end-lease")
 	windowtest.Agree(t, tab)
-	<-ended
+	select {
+	case <-ended:
+	case <-time.After(stage.Patience): // the page carries it out after the press
+		t.Fatal("the wallet's connection lives on")
+	}
 	b.closed(b.electrumPort())
 	tab.Open(node)
 	tab.AwaitText(windowtest.Say("wallet.closed"))
