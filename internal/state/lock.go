@@ -93,7 +93,9 @@ func (l *lock) mark(path string) error {
 	return errors.Join(l.file.Sync(), atomicfile.SyncDir(filepath.Dir(path)))
 }
 
-func (l *lock) release() error { return l.file.Close() }
+// release unlocks before it closes: a program that this process is just starting has the file for a
+// moment, until it runs, and would keep it locked.
+func (l *lock) release() error { return errors.Join(unlock(l.file), l.file.Close()) }
 
 // openPrivate opens a regular file of our own that others can neither read nor write. With
 // O_CREATE it creates such a file.

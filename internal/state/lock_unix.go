@@ -25,6 +25,8 @@ func tryLock(file *os.File) error {
 	return nil
 }
 
+func unlock(file *os.File) error { return unix.Flock(int(file.Fd()), unix.LOCK_UN) }
+
 func checkOwner(path string, info fs.FileInfo) error {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
 		return fmt.Errorf("%w: %s belongs to user %d, and this program runs as user %d; run it as the owner", ErrMode, path, stat.Uid,
