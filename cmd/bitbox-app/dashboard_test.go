@@ -27,6 +27,9 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/dashboard"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
@@ -52,6 +55,11 @@ type screenful struct {
 // openTerminal runs bitbox-app in a terminal of 80 by 24.
 func openTerminal(t *testing.T, dir string, environment []string, args ...string) *screenful {
 	t.Helper()
+	return openProgram(t, "bitbox-app", dir, environment, args...)
+}
+
+func openProgram(t *testing.T, name, dir string, environment []string, args ...string) *screenful {
+	t.Helper()
 	master, slave, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +69,7 @@ func openTerminal(t *testing.T, dir string, environment []string, args ...string
 	if x.before, err = unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS); err != nil {
 		t.Fatal(err)
 	}
-	path, err := exec.LookPath("bitbox-app")
+	path, err := exec.LookPath(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,6 +394,40 @@ func TestASignalEndsTheDashboardAndRestoresTheTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 		x.leaves(exitInterrupted)
+	}
+}
+
+// buggy is a source of Bases with a bug: it panics in a goroutine of the owner.
+type buggy struct{ owner.Source }
+
+func (buggy) Bases() ([]client.Base, error) {
+	return []client.Base{{Name: "kitchen", State: client.Active}}, nil
+}
+
+func (buggy) Browse(ctx context.Context) (<-chan client.Nearby, error) {
+	return nil, errors.New("nobody searches here")
+}
+
+func (buggy) Open(string) (owner.Session, error) { panic("index 7\x1b[2J is out of range") }
+
+func init() { programs["bitbox-app-with-a-bug"] = withABug }
+
+// withABug is bitbox-app with the buggy source.
+func withABug() {
+	p := &program{errs: terminal.Open(os.Stderr, os.Getenv)}
+	o := owner.New(owner.Options{Source: buggy{}, CallTime: callTime})
+	err := dashboard.Run(context.Background(), dashboard.Options{Owner: o, In: os.Stdin, Out: os.Stdout, Environment: os.Environ()})
+	p.complain(p.sentence(context.Background(), err))
+	os.Exit(exitCode(context.Background(), err))
+}
+
+func TestAPanicAtTheSideRestoresTheTerminalAndIsTold(t *testing.T) {
+	x := openProgram(t, "bitbox-app-with-a-bug", t.TempDir(), nil)
+	x.shows("because of a bug in it")
+	x.leaves(1)
+	text := strings.Join(strings.Fields(x.text()), "")
+	if !strings.Contains(text, "7?[2Jisoutofrange") || strings.Contains(text, "goroutine") || strings.Contains(text, "BitBoxBase") {
+		t.Errorf("the terminal shows something else than the sentence:\n%s", text)
 	}
 }
 

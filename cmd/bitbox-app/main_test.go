@@ -22,11 +22,14 @@ type inNamespace struct{ m *testing.M }
 
 func (i inNamespace) Run() int { return netnstest.Run(leaktest.Checked(i.m)) }
 
+// programs are those that this test binary is, by the name under which it is started.
+var programs = map[string]func(){"bitbox-app": func() {
+	releaseKey = func() (ed25519.PublicKey, error) { return machinetest.ReleaseKey(), nil }
+	main()
+}}
+
 func TestMain(m *testing.M) {
-	testscript.Main(inNamespace{m}, map[string]func(){"bitbox-app": func() {
-		releaseKey = func() (ed25519.PublicKey, error) { return machinetest.ReleaseKey(), nil }
-		main()
-	}})
+	testscript.Main(inNamespace{m}, programs)
 }
 
 // isRoot tells whether this process is root of the machine, not only of the namespace that its

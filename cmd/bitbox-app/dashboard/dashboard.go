@@ -45,8 +45,8 @@ const (
 	gather = time.Second / framesPerSecond
 )
 
-// Run shows the dashboard until the user quits or ctx ends, and leaves the terminal as it was. It
-// returns the error of ctx, or of the terminal.
+// Run shows the dashboard until the user quits or ctx ends, and leaves the terminal as it was, also after a
+// panic in what the owner runs. It returns the error of ctx, of the owner, or of the terminal.
 func Run(ctx context.Context, o Options) error {
 	// The standard library may log text that a Base has chosen: it must not get on the screen.
 	defer log.SetOutput(log.Writer())
@@ -59,7 +59,12 @@ func Run(ctx context.Context, o Options) error {
 		tea.WithFilter(func(_ tea.Model, message tea.Msg) tea.Msg { return believable(message) }))
 	running, leave := context.WithCancel(context.Background())
 	var ran sync.WaitGroup
-	ran.Go(func() { o.Owner.Run(running) })
+	var broken error
+	ran.Go(func() {
+		if broken = o.Owner.Run(running); broken != nil {
+			program.Quit()
+		}
+	})
 	ran.Go(func() { stir(running, o.Owner, program) })
 	_, err := program.Run()
 	leave()
@@ -71,8 +76,10 @@ func Run(ctx context.Context, o Options) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case broken != nil:
+		return broken
 	case errors.Is(err, tea.ErrProgramPanic):
-		return errors.New("the dashboard failed because of a bug; nothing was changed at any Base")
+		return owner.Bug("the full screen")
 	case err != nil:
 		return fmt.Errorf("show the dashboard in this terminal: %w", err)
 	}
@@ -148,6 +155,7 @@ func stir(ctx context.Context, o *owner.Owner, program *tea.Program) {
 func (s *screen) Init() tea.Cmd { return nil }
 
 func (s *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
+	var again tea.Cmd
 	switch e := message.(type) {
 	case tea.KeyPressMsg:
 		message = press{key: e.String(), text: e.Key().Text}
@@ -155,11 +163,13 @@ func (s *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 		message = pasted(e.Content)
 	case tea.WindowSizeMsg:
 		message = size{e.Width, e.Height}
+		// A terminal breaks its lines anew when its width changes, so nothing that was drawn can be relied on.
+		again = tea.ClearScreen
 	}
 	s.model.update(time.Now(), s.owner.State()) // a key is for what is there now
 	command := s.carry(s.model.update(time.Now(), message))
 	s.model.update(time.Now(), s.owner.State())
-	return s, command
+	return s, tea.Batch(again, command)
 }
 
 // carry asks the owner for what a key has asked for.

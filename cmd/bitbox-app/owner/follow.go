@@ -83,6 +83,8 @@ type Follower struct {
 	source   Source
 	callTime time.Duration
 	tell     func(any)
+	// guard is put around what runs at the side of a conversation.
+	guard func(func()) func()
 
 	mu       sync.Mutex // guards what follows
 	followed map[string]*conversation
@@ -90,7 +92,7 @@ type Follower struct {
 
 // NewFollower returns a follower. callTime bounds one question to a Base.
 func NewFollower(source Source, callTime time.Duration, tell func(any)) *Follower {
-	return &Follower{source: source, callTime: callTime, tell: tell, followed: map[string]*conversation{}}
+	return &Follower{source: source, callTime: callTime, tell: tell, guard: func(do func()) func() { return do }, followed: map[string]*conversation{}}
 }
 
 // conversation is the one with a Base.
@@ -261,8 +263,8 @@ func (f *Follower) converseOnce(ctx context.Context, name string, c *conversatio
 		return false, err
 	}
 	ended, changed := make(chan error, 1), make(chan struct{}, 1)
-	parts.Go(func() { ended <- f.listen(ctx, session, name, c.audit, changed, last) })
-	parts.Go(func() { f.audits(ctx, session, name, c) })
+	parts.Go(f.guard(func() { ended <- f.listen(ctx, session, name, c.audit, changed, last) }))
+	parts.Go(f.guard(func() { f.audits(ctx, session, name, c) }))
 	health, full := time.NewTicker(healthEvery), time.NewTicker(lookEvery)
 	defer health.Stop()
 	defer full.Stop()

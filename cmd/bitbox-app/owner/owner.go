@@ -3,6 +3,7 @@ package owner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ type Owner struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	leaving  chan struct{} // closed when Run ends: open questions are answered with no
+	broken   chan any      // what the first panic at the side has said
 
 	mu        sync.Mutex // guards what follows
 	left      bool       // nothing may begin
@@ -86,20 +88,26 @@ type tail struct {
 
 // New returns an Owner. It does nothing before Run.
 func New(o Options) *Owner {
-	w := &Owner{Options: o, leaving: make(chan struct{}), wakes: map[chan struct{}]struct{}{}, deeds: map[uint64]*underWay{},
+	w := &Owner{Options: o, leaving: make(chan struct{}), broken: make(chan any, 1), wakes: map[chan struct{}]struct{}{}, deeds: map[uint64]*underWay{},
 		wanted: map[wantedPart]time.Time{}, tails: map[string]tail{}}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.follower = NewFollower(o.Source, o.CallTime, w.tell)
+	w.follower.guard = w.guard
 	return w
 }
 
 // Run follows the Bases until ctx ends. Then it answers open questions with no, ends all deeds, and
-// waits a moment for them. It may be called once.
-func (o *Owner) Run(ctx context.Context) {
+// waits a moment for them. It may be called once. A panic in anything that runs at the side ends it too,
+// with an error: whoever shows the state puts the terminal in order then, and says so.
+func (o *Owner) Run(ctx context.Context) (err error) {
 	o.begin(func() { o.follower.Search(o.ctx) })
 	o.begin(func() { o.follower.KeepReading(o.ctx) })
 	o.begin(o.follower.ReadBases)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case said := <-o.broken:
+		err = Bug(said)
+	}
 	close(o.leaving)
 	o.mu.Lock()
 	o.left = true
@@ -117,6 +125,27 @@ func (o *Owner) Run(ctx context.Context) {
 	select {
 	case <-ended:
 	case <-time.After(leaveTime):
+	}
+	return err
+}
+
+// Bug is the error of a panic, in one sentence.
+func Bug(said any) error {
+	return fmt.Errorf("the App has ended because of a bug in it (%s); look at what was under way before you do it again", client.Printable(fmt.Sprint(said)))
+}
+
+// guard makes a panic of something that runs at the side end Run.
+func (o *Owner) guard(do func()) func() {
+	return func() {
+		defer func() {
+			if said := recover(); said != nil {
+				select {
+				case o.broken <- said:
+				default:
+				}
+			}
+		}()
+		do()
 	}
 }
 
@@ -151,7 +180,7 @@ func (o *Owner) beginLocked(do func()) bool {
 	if o.left {
 		return false
 	}
-	o.running.Go(do)
+	o.running.Go(o.guard(do))
 	return true
 }
 
@@ -560,7 +589,7 @@ func (o *Owner) followLog(name string, part wantedPart) error {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer end()
-	reading.Go(func() {
+	reading.Go(o.guard(func() {
 		ended <- session.Follow(tail, part.Subject, func(e *basev1.LogEntry) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -569,7 +598,7 @@ func (o *Owner) followLog(name string, part wantedPart) error {
 			}
 			want(come)
 		})
-	})
+	}))
 	looks := time.NewTicker(partEvery)
 	defer looks.Stop()
 	for {

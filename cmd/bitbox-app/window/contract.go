@@ -13,7 +13,7 @@ import (
 // Owner follows the Bases and carries out deeds. It is *owner.Owner.
 type Owner interface {
 	// Run works until ctx ends.
-	Run(ctx context.Context)
+	Run(ctx context.Context) error
 	State() owner.State
 	Subscribe() (wake <-chan struct{}, unsubscribe func())
 	Do(base string, d owner.Deed) (deed uint64, err error)

@@ -122,12 +122,19 @@ func newServer(o Options, at net.Addr) (*server, error) {
 }
 
 // run serves the window until it is over.
-func (s *server) run(ctx context.Context, listener *net.TCPListener, starts *net.UnixListener) error {
+func (s *server) run(ctx context.Context, listener *net.TCPListener, starts *net.UnixListener) (err error) {
 	ctx, end := context.WithCancel(ctx)
-	defer end()
 	s.gone = ctx
-	defer s.running.Wait()
-	s.running.Go(func() { s.Owner.Run(ctx) })
+	var broken error
+	s.running.Go(func() {
+		defer end()
+		broken = s.Owner.Run(ctx)
+	})
+	defer func() {
+		end()
+		s.running.Wait()
+		err = errors.Join(err, broken)
+	}()
 	s.running.Go(func() { serveStarts(starts, s.invite) })
 	s.running.Go(func() { s.watch(ctx, end) })
 	defer func() { _ = starts.Close() }()

@@ -91,7 +91,7 @@ func (s *site) State() owner.State {
 	return state
 }
 
-func (s *site) Run(ctx context.Context) { <-ctx.Done() }
+func (s *site) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 
 func (s *site) Do(base string, d owner.Deed) (uint64, error) {
 	s.mu.Lock()
