@@ -50,8 +50,8 @@ func diskQuery(p *program) query[*basev1.ListDisksResponse] {
 		rows: func(answer *basev1.ListDisksResponse) (rows [][]string) {
 			for _, d := range answer.GetDisks() {
 				rows = append(rows, []string{d.GetName(), owner.DiskName(d), owner.DiskSize(d.GetSizeBytes()),
-					d.GetBus(), diskContent(d), health(d.GetHealth()),
-					usable(d)})
+					d.GetBus(), words.English.DiskContent(d), words.English.DiskHealth(d.GetHealth()),
+					words.English.DiskUsable(d)})
 			}
 			return rows
 		},
@@ -63,69 +63,16 @@ func diskQuery(p *program) query[*basev1.ListDisksResponse] {
 		if err := alone(answer); err != nil {
 			return err
 		}
-		return p.printf("%s\n", p.out.Fold("", client.Printable(chainDisk(answer.GetChain()))))
+		return p.printf("%s\n", p.out.Fold("", client.Printable(words.English.ChainDisk(answer.GetChain()))))
 	}
 	return q
 }
 
-func diskContent(d *basev1.Disk) string {
-	switch {
-	case d.GetChosen():
-		return "the chain"
-	case d.GetContent() == "":
-		return "nothing"
-	}
-	return d.GetContent()
-}
-
-func usable(d *basev1.Disk) string {
-	switch {
-	case d.GetChosen():
-		return "chosen"
-	case d.GetRefused() != "":
-		return "no: " + d.GetRefused()
-	case d.GetSmall():
-		return "pruned only: too small for the whole chain"
-	}
-	return "yes"
-}
-
-func health(h *basev1.DiskHealth) string {
-	text := "not told"
-	switch h.GetVerdict() {
-	case basev1.DiskHealth_VERDICT_GOOD:
-		text = "good"
-	case basev1.DiskHealth_VERDICT_FAILING:
-		text = failingWord + ": " + h.GetReason()
-	}
-	if h.UsedPercent != nil {
-		text += fmt.Sprintf(", %d %% used up", h.GetUsedPercent())
-	}
-	return text
-}
-
-const failingWord = "failing"
-
 func healthStyle(cell string) terminal.Style {
-	if strings.HasPrefix(cell, failingWord) {
+	if strings.HasPrefix(cell, words.English.Say("machine.disk.failing", "")) {
 		return terminal.Red
 	}
 	return terminal.Plain
-}
-
-// chainDisk says in a sentence how the disk of the chain is.
-func chainDisk(c *basev1.ChainDisk) string {
-	switch c.GetState() {
-	case basev1.ChainDisk_STATE_NONE:
-		return "No disk is chosen: the chain is on the disk of the system."
-	case basev1.ChainDisk_STATE_PREPARING:
-		return "The chosen disk is being prepared; the node starts when that is done."
-	case basev1.ChainDisk_STATE_READY:
-		return "The disk of the chain is ready."
-	case basev1.ChainDisk_STATE_TROUBLE:
-		return "The node does not run: " + c.GetTrouble() + "."
-	}
-	return "How the disk of the chain is, is not known."
 }
 
 func (p *program) diskUseCommand() *cobra.Command {
@@ -207,7 +154,7 @@ wallet server such as Electrum's, and 'bitbox-app node settings' shows how many 
 func (p *program) typeDisk(ctx context.Context, use owner.DiskUse) (string, error) {
 	if !p.terminal || p.json {
 		return "", usageError{fmt.Errorf("there is no terminal to type at; to use the disk without being asked, add --confirm %q",
-			use.Sentence())}
+			use.Sentence().String())}
 	}
 	lines := readLines(p.in) // start now, to recognise input that was typed too early
 	if err := p.printf("%s\nTo confirm, type: %s\n> ", use.Change().Text, use.Sentence()); err != nil {

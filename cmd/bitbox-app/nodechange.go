@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -127,8 +126,8 @@ func (p *program) rebuild(ctx context.Context, session *client.Session, r rebuil
 	if err != nil {
 		return err
 	}
-	if strings.HasPrefix(answer.GetNode().GetSoftware(), "btcd") && !r.resync {
-		return errors.New("btcd cannot read its blocks again; 'bitbox-app node resync' downloads them again")
+	if err := owner.CheckRebuild(answer.GetNode(), r.resync); err != nil {
+		return err
 	}
 	view, err := session.Posture(ctx)
 	if err != nil {

@@ -190,10 +190,10 @@ func (p *program) acceptBtcd(ctx context.Context, asking *consent, typed string)
 	if typed == "" {
 		if !asking.mayAsk() {
 			return usageError{fmt.Errorf("btcd on mainnet needs a sentence that somebody types; to give it without being asked, add --confirm %q",
-				owner.BtcdSentence)}
+				owner.BtcdSentence().String())}
 		}
 		asking.listen()
-		if err := p.printf("%s\nTo use it on mainnet, type this sentence:\n%s\n> ", owner.BtcdCost().Text, owner.BtcdSentence); err != nil {
+		if err := p.printf("%s\nTo use it on mainnet, type this sentence:\n%s\n> ", owner.BtcdCost().Text, owner.BtcdSentence()); err != nil {
 			return err
 		}
 		if typed, err = nextLine(ctx, asking.lines, time.Now()); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -60,13 +61,15 @@ ask for it to be erased: it has nothing of yours, and takes days to load again.`
 func (p *program) typeReset(ctx context.Context, base string, eraseChain bool) (answer client.ResetAnswer, err error) {
 	asked := []string{baseQuestion(base, owner.ResetCost().Text)}
 	if !eraseChain {
-		asked = append(asked, fmt.Sprintf("%s\nTo erase it, too, type %q; otherwise press Enter: ", owner.ChainCost().Text, owner.EraseWords))
+		asked = append(asked, fmt.Sprintf("%s\nTo erase it, too, type %q; otherwise press Enter: ", owner.ChainCost().Text,
+			owner.EraseWords().String()))
 	}
 	typed, err := p.typeAnswers(ctx, base, asked...)
 	if err != nil {
 		return answer, err
 	}
-	return client.ResetAnswer{Typed: typed[0], EraseChain: eraseChain || len(typed) > 1 && typed[1] == owner.EraseWords}, nil
+	eraseChain = eraseChain || len(typed) > 1 && words.Typed(owner.EraseWords(), typed[1])
+	return client.ResetAnswer{Typed: typed[0], EraseChain: eraseChain}, nil
 }
 
 // typeBase says what something costs, and asks for the Base's name.

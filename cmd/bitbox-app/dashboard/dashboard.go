@@ -163,7 +163,7 @@ func (s *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 		message = pasted(e.Content)
 	case tea.WindowSizeMsg:
 		message = size{e.Width, e.Height}
-		// A terminal breaks its lines anew when its width changes, so nothing that was drawn can be relied on.
+		// A terminal may break its lines differently after that, so all of them are drawn again.
 		again = tea.ClearScreen
 	}
 	s.model.update(time.Now(), s.owner.State()) // a key is for what is there now

@@ -396,7 +396,7 @@ func (h *home) typed(base string, d Deed, text string) DeedState {
 		h.t.Fatalf("%s asks %+v", d.Kind, shown.Question)
 	}
 	if text == "" {
-		text = shown.Question.Sentence
+		text = shown.Question.Sentence.String()
 	}
 	if err := h.Answer(shown.Number, shown.Question.ID, Answer{Yes: true, Text: text}); err != nil {
 		h.t.Fatal(err)
@@ -421,7 +421,7 @@ func TestAtARealBaseWhatIsForGoodIsTyped(t *testing.T) {
 	}
 	asked := h.reads(id, disk)
 	q := asked.Question
-	if q.Sentence != "erase everything on sda" || !strings.Contains(q.Changes[0].Text, "Everything on it will be lost: an ext4") {
+	if q.Sentence.String() != "erase everything on sda" || !strings.Contains(q.Changes[0].Text, "Everything on it will be lost: an ext4") {
 		t.Errorf("it asks %+v", q)
 	}
 	h.Stop(asked.Number)
@@ -432,12 +432,13 @@ func TestAtARealBaseWhatIsForGoodIsTyped(t *testing.T) {
 	}
 	for _, second := range []Answer{{}, {Yes: true, Text: "no"}} { // what is typed at the question about the chain
 		asked := h.reads(id, Deed{Kind: FactoryReset, Erase: true})
-		if err := h.Answer(asked.Number, asked.Question.ID, Answer{Yes: true, Text: asked.Question.Sentence}); err != nil {
+		typed := words.German.Said(asked.Question.Sentence).Text
+		if err := h.Answer(asked.Number, asked.Question.ID, Answer{Yes: true, Text: typed}); err != nil {
 			t.Fatal(err)
 		}
 		h.until("the second question", func(s State) bool {
 			asked, _ = s.Deed(asked.Number)
-			return asked.Question != nil && asked.Question.Sentence == EraseWords || !asked.Ended.IsZero()
+			return asked.Question != nil && asked.Question.Sentence.String() == EraseWords().String() || !asked.Ended.IsZero()
 		})
 		time.Sleep(time.Until(asked.Question.Ready))
 		if err := h.Answer(asked.Number, asked.Question.ID, second); err != nil {

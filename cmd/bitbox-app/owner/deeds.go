@@ -242,7 +242,7 @@ var deeds = map[DeedKind]struct {
 		return words.Change(client.PostureChange{Field: "debian"}, "deed.debian-updates")
 	}, func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
 		return words.Saying("done.debian-updates"), s.InstallDebianUpdates(ctx, func(line string) error {
-			h.Progress(words.Plain(line))
+			h.Progress(words.ByBase(line))
 			return nil
 		})
 	}},
@@ -404,6 +404,14 @@ func RebuildCost(resync bool) client.PostureChange {
 	return words.Change(client.PostureChange{Field: "chain"}, kind)
 }
 
+// CheckRebuild refuses what a node cannot do.
+func CheckRebuild(n *basev1.Node, resync bool) error {
+	if strings.HasPrefix(n.GetSoftware(), "btcd") && !resync {
+		return Unusable("btcd cannot read its blocks again; it can download them again, which is resync")
+	}
+	return nil
+}
+
 // rebuild has the node make its chain again, once the owner has typed the name of the Base.
 func rebuild(resync bool) func(context.Context, *session, Deed, Hand) (words.Said, error) {
 	return func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
@@ -411,15 +419,15 @@ func rebuild(resync bool) func(context.Context, *session, Deed, Hand) (words.Sai
 		if err != nil {
 			return words.Said{}, err
 		}
-		if strings.HasPrefix(answer.GetNode().GetSoftware(), "btcd") && !resync {
-			return words.Said{}, Unusable("btcd cannot read its blocks again; it can download them again")
+		if err := CheckRebuild(answer.GetNode(), resync); err != nil {
+			return words.Said{}, err
 		}
 		view, err := s.Posture(ctx)
 		if err != nil {
 			return words.Said{}, err
 		}
 		name := view.Effective().NodeName
-		if err := h.types(ctx, name, RebuildCost(resync), isName(name)); err != nil {
+		if err := h.types(ctx, words.Plain(name), RebuildCost(resync), isName(name)); err != nil {
 			return words.Said{}, err
 		}
 		return words.Saying("done.rebuild"), s.RebuildChain(ctx, resync)

@@ -50,7 +50,7 @@ func ChooseDisk(list *basev1.ListDisksResponse, name string, erase, pruned bool,
 	d := list.GetDisks()[at]
 	switch {
 	case d.GetRefused() != "":
-		return u, words.Failing(client.ErrNotNow, "problems.disk.refused", client.Printable(name), client.Printable(d.GetRefused()))
+		return u, words.Failing(client.ErrNotNow, "problems.disk.refused", client.Printable(name), words.ByBase(client.Printable(d.GetRefused())))
 	case d.GetSmall() && !pruned:
 		return u, words.Failing(client.ErrNotNow, "problems.disk.small", client.Printable(name), DiskSize(d.GetSizeBytes()), allow)
 	}
@@ -58,11 +58,12 @@ func ChooseDisk(list *basev1.ListDisksResponse, name string, erase, pruned bool,
 }
 
 // Sentence is what an owner types. Where data is lost, it says so.
-func (u DiskUse) Sentence() string {
+func (u DiskUse) Sentence() words.Said {
+	key := "typed.disk"
 	if u.Erase {
-		return "erase everything on " + client.Printable(u.Disk.GetName())
+		key = "typed.disk.erase"
 	}
-	return "use " + client.Printable(u.Disk.GetName())
+	return words.Saying(key, client.Printable(u.Disk.GetName()))
 }
 
 // Change says what happens to the disk and to the node.
@@ -71,7 +72,7 @@ func (u DiskUse) Change() client.PostureChange {
 	what := words.Saying("values.disk.empty")
 	switch {
 	case u.Erase:
-		what = words.Saying("values.disk.lost", client.Printable(d.GetContent()))
+		what = words.Saying("values.disk.lost", words.ByBase(client.Printable(d.GetContent())))
 	case d.GetChainUuid() != "":
 		what = words.Saying("values.disk.chain")
 	}
@@ -90,7 +91,7 @@ func (u DiskUse) Done() words.Said {
 
 // Check refuses a sentence that is not the one of this disk.
 func (u DiskUse) Check(typed string) error {
-	if typed != u.Sentence() {
+	if !words.Typed(u.Sentence(), typed) {
 		return words.Failing(client.ErrNotApproved, "problems.disk.typed", u.Sentence())
 	}
 	return nil
@@ -113,7 +114,7 @@ func useDisk(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error
 }
 
 // types has the owner type a sentence, which says that a change is meant.
-func (h Hand) types(ctx context.Context, sentence string, change client.PostureChange, check func(typed string) error) error {
+func (h Hand) types(ctx context.Context, sentence words.Said, change client.PostureChange, check func(typed string) error) error {
 	typed, err := h.Ask(ctx, Question{Kind: TypeSentence, Sentence: sentence, Changes: []client.PostureChange{change}})
 	switch {
 	case err != nil:

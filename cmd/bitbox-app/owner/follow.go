@@ -92,7 +92,8 @@ type Follower struct {
 
 // NewFollower returns a follower. callTime bounds one question to a Base.
 func NewFollower(source Source, callTime time.Duration, tell func(any)) *Follower {
-	return &Follower{source: source, callTime: callTime, tell: tell, guard: func(do func()) func() { return do }, followed: map[string]*conversation{}}
+	return &Follower{source: source, callTime: callTime, tell: tell, guard: func(do func()) func() { return do },
+		followed: map[string]*conversation{}}
 }
 
 // conversation is the one with a Base.

@@ -19,8 +19,6 @@ import (
 const (
 	// NodeService is the name of the node among the services.
 	NodeService = "bitcoin"
-	// BtcdSentence is what somebody types who wants btcd on mainnet.
-	BtcdSentence = "btcd is another implementation, has disagreed with the network before, and its mempool differs"
 	// NodeInstallTime is how long sending a release of Bitcoin Core over a slow network and installing it
 	// may take.
 	NodeInstallTime = time.Hour
@@ -33,6 +31,9 @@ const (
 	usualCache = 450
 	off        = "off"
 )
+
+// BtcdSentence is what somebody types who wants btcd on mainnet.
+func BtcdSentence() words.Said { return words.Saying("typed.btcd") }
 
 // NodeWish is what an owner wants of the node, as it was typed; what is empty stays as it is.
 type NodeWish struct {
@@ -116,7 +117,7 @@ func Accept(before, wanted *basev1.NodeSettings) error {
 
 // CheckBtcd refuses another sentence than BtcdSentence.
 func CheckBtcd(typed string) error {
-	if strings.TrimSpace(typed) != BtcdSentence {
+	if !words.Typed(BtcdSentence(), strings.TrimSpace(typed)) {
 		return words.Failing(client.ErrNotApproved, "problems.btcd")
 	}
 	return nil
@@ -142,10 +143,15 @@ func NodeValues(s *basev1.NodeSettings) []NodeValue {
 	if s.GetBlockEverySeconds() > 0 {
 		every = words.Saying("values.interval.some", words.Seconds(s.GetBlockEverySeconds()))
 	}
-	program := map[basev1.NodeSettings_Program]string{
-		basev1.NodeSettings_PROGRAM_CORE: "Bitcoin Core", basev1.NodeSettings_PROGRAM_BTCD: "btcd"}[s.GetProgram()]
+	program := words.Saying("values.none")
+	switch s.GetProgram() {
+	case basev1.NodeSettings_PROGRAM_CORE:
+		program = words.Plain("Bitcoin Core")
+	case basev1.NodeSettings_PROGRAM_BTCD:
+		program = words.Plain("btcd")
+	}
 	values := []NodeValue{
-		{"node.program", words.Saying("values.program"), words.Plain(cmp.Or(program, "none"))},
+		{"node.program", words.Saying("values.program"), program},
 		{"node.network", words.Saying("values.network"), words.Saying("values.as", s.GetNetwork())},
 		{"node.prune", words.Saying("values.blocks"), blocks},
 		{"node.cache", words.Saying("values.cache"), words.Plain(fmt.Sprintf("%d MiB", s.GetCacheMib()))},
@@ -221,15 +227,15 @@ func AwaitNode(ctx context.Context, session *client.Session, was *basev1.Service
 		case !restarted:
 			reason = words.Saying("values.up.stopping")
 		case service.GetState() == basev1.Service_STATE_FAILED && service.GetReason() != "":
-			return words.Saying("values.up.failed", service.GetReason()), nil
+			return words.Saying("values.up.failed", words.ByBase(service.GetReason())), nil
 		case service.GetState() == basev1.Service_STATE_FAILED:
 			return words.Saying("values.up.log"), nil
 		case n.GetNetwork() == network && (n.GetState() == basev1.Node_STATE_CURRENT || n.GetState() == basev1.Node_STATE_BEHIND):
 			return words.Said{}, nil
 		case n.GetReason() != "":
-			reason = words.Plain(n.GetReason())
+			reason = words.ByBase(n.GetReason())
 		default:
-			reason = words.Saying("values.up.is", words.English.NodeState(n))
+			reason = words.Saying("values.up.is", n.GetState())
 		}
 		pause(ctx, upEach)
 	}
@@ -247,7 +253,7 @@ func changeNode(ctx context.Context, s *session, d Deed, h Hand) (words.Said, er
 		return words.Said{}, err
 	}
 	if AsksBtcd(wanted) {
-		if err := h.types(ctx, BtcdSentence, BtcdCost(), CheckBtcd); err != nil {
+		if err := h.types(ctx, BtcdSentence(), BtcdCost(), CheckBtcd); err != nil {
 			return words.Said{}, err
 		}
 	}

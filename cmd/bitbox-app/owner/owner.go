@@ -88,8 +88,8 @@ type tail struct {
 
 // New returns an Owner. It does nothing before Run.
 func New(o Options) *Owner {
-	w := &Owner{Options: o, leaving: make(chan struct{}), broken: make(chan any, 1), wakes: map[chan struct{}]struct{}{}, deeds: map[uint64]*underWay{},
-		wanted: map[wantedPart]time.Time{}, tails: map[string]tail{}}
+	w := &Owner{Options: o, leaving: make(chan struct{}), broken: make(chan any, 1), wakes: map[chan struct{}]struct{}{},
+		deeds: map[uint64]*underWay{}, wanted: map[wantedPart]time.Time{}, tails: map[string]tail{}}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.follower = NewFollower(o.Source, o.CallTime, w.tell)
 	w.follower.guard = w.guard
@@ -98,7 +98,7 @@ func New(o Options) *Owner {
 
 // Run follows the Bases until ctx ends. Then it answers open questions with no, ends all deeds, and
 // waits a moment for them. It may be called once. A panic in anything that runs at the side ends it too,
-// with an error: whoever shows the state puts the terminal in order then, and says so.
+// with an error, so that the full screen can put the terminal in order and say so.
 func (o *Owner) Run(ctx context.Context) (err error) {
 	o.begin(func() { o.follower.Search(o.ctx) })
 	o.begin(func() { o.follower.KeepReading(o.ctx) })
@@ -408,7 +408,7 @@ func (o *Owner) hand(ctx context.Context, number uint64, w *underWay) Hand {
 // cutStep is what is kept of a step, whose words may be the Base's.
 func cutStep(step words.Said) words.Said {
 	if text := step.String(); len(text) > longestLine {
-		return words.Plain(cutLine(text))
+		return words.ByBase(cutLine(text))
 	}
 	return step
 }

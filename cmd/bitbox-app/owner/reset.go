@@ -8,7 +8,7 @@ import (
 )
 
 // EraseWords are what an owner types to lose the chain in a factory reset, too.
-const EraseWords = "erase the chain"
+func EraseWords() words.Said { return words.Saying("typed.chain") }
 
 // ResetCost says what a factory reset costs, and ChainCost what becomes of the chain unless its owner
 // wants to lose it.
@@ -30,12 +30,12 @@ func reset(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) 
 	wiped := ""
 	err := s.FactoryReset(ctx, func(name string) (answer client.ResetAnswer, err error) {
 		wiped, answer.Typed = name, name
-		if err := h.types(ctx, name, ResetCost(), isName(name)); err != nil {
+		if err := h.types(ctx, words.Plain(name), ResetCost(), isName(name)); err != nil {
 			return answer, err
 		}
 		if d.Erase {
 			// A no here ends all of it: the owner did not ask for a reset that leaves the chain.
-			if err := h.types(ctx, EraseWords, ChainCost(), isErased); err != nil {
+			if err := h.types(ctx, EraseWords(), ChainCost(), isErased); err != nil {
 				return answer, err
 			}
 			answer.EraseChain = true
@@ -48,8 +48,8 @@ func reset(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) 
 
 // isErased tells whether EraseWords were typed.
 func isErased(typed string) error {
-	if typed != EraseWords {
-		return words.Failing(client.ErrNotApproved, "problems.erase", EraseWords)
+	if !words.Typed(EraseWords(), typed) {
+		return words.Failing(client.ErrNotApproved, "problems.erase", EraseWords())
 	}
 	return nil
 }

@@ -227,7 +227,7 @@ const (
 	TellWords
 	// TypeWords: the six words of a new App, typed; Question.App is who asks.
 	TypeWords
-	// TypeSentence: Question.Sentence, typed exactly.
+	// TypeSentence: Question.Sentence, typed exactly, in any language.
 	TypeSentence
 )
 
@@ -244,7 +244,7 @@ type Question struct {
 	Changes  []client.PostureChange
 	Code     client.Code
 	App      client.NewApp
-	Sentence string
+	Sentence words.Said
 }
 
 // Answer is what the owner says.

@@ -71,7 +71,9 @@ type Bytes uint64
 func (l Language) word(arg any) string {
 	switch a := arg.(type) {
 	case Said:
-		return l.Said(a).Text
+		return l.Within(l.Said(a))
+	case basev1.Node_State:
+		return l.nodeState(a)
 	case posture.Kind:
 		return l.known("values.api."+string(a), posture.Word(a))
 	case posture.Place:

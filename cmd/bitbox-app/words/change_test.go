@@ -105,8 +105,8 @@ func TestNewsOfAChangeIsSaidInGerman(t *testing.T) {
 			Changes: []string{ssh.Told}, Differences: []*basev1.PostureChange{ssh.Message()}, By: "the App 'Laptop'"},
 		"Eine Änderung wurde rückgängig gemacht (nicht rechtzeitig bestätigt).": {Changes: []string{"A change was undone."},
 			Differences: []*basev1.PostureChange{posture.Change{Kind: "undone"}.Said().Message()}, Note: "not confirmed in time"},
-		"SSH was switched off, durch jemanden an der Base.": {Changes: []string{"SSH was switched off."}, By: "the Base's console"},
-		"The moon is full. (It is.).": {Changes: []string{"The moon is full.."}, Note: "It is.",
+		"„SSH was switched off“, durch jemanden an der Base.": {Changes: []string{"SSH was switched off."}, By: "the Base's console"},
+		"„The moon is full.“ („It is.“).": {Changes: []string{"The moon is full.."}, Note: "It is.",
 			Differences: []*basev1.PostureChange{{Kind: "moon.full"}}},
 	} {
 		if got := German.postureChanged(e); got != want {

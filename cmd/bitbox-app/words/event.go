@@ -52,12 +52,12 @@ func (l Language) event(event *basev1.Event) string {
 		return l.postureChanged(e.PostureChanged)
 	case *basev1.Event_DriftFound:
 		return l.Say("events.findings", list(e.DriftFound.GetFindings(), func(f *basev1.Finding) string {
-			return f.GetTitle() + " (" + f.GetId() + ")"
+			return l.Within(l.Finding(f).Title) + " (" + f.GetId() + ")"
 		}))
 	case *basev1.Event_BansChanged:
 		return l.bans(e.BansChanged)
 	case *basev1.Event_ApplyFailed:
-		return l.Say("events.applyfailed", e.ApplyFailed.GetReason())
+		return l.Say("events.applyfailed", l.Cited(e.ApplyFailed.GetReason()))
 	}
 	return l.machineEvent(event)
 }
@@ -66,7 +66,7 @@ func (l Language) event(event *basev1.Event) string {
 func (l Language) machineEvent(event *basev1.Event) string {
 	switch e := event.GetEvent().(type) {
 	case *basev1.Event_ServiceFailed:
-		return because(l.Say("events.failed", e.ServiceFailed.GetService().GetName()), e.ServiceFailed.GetReason())
+		return l.because(l.Say("events.failed", e.ServiceFailed.GetService().GetName()), e.ServiceFailed.GetReason())
 	case *basev1.Event_ServiceRecovered:
 		return l.Say("events.recovered", e.ServiceRecovered.GetService().GetName())
 	case *basev1.Event_DiskFilling:
@@ -78,7 +78,7 @@ func (l Language) machineEvent(event *basev1.Event) string {
 		if u.GetInstalled() {
 			return l.Say("events.updated", u.GetFromVersion(), u.GetToVersion())
 		}
-		return because(l.Say("events.undone", u.GetToVersion(), u.GetFromVersion()), u.GetReason())
+		return l.because(l.Say("events.undone", u.GetToVersion(), u.GetFromVersion()), u.GetReason())
 	case *basev1.Event_BaseStarted:
 		if e.BaseStarted.GetBooted() {
 			return l.Say("events.booted", e.BaseStarted.GetSoftwareVersion())
@@ -94,7 +94,7 @@ func (l Language) machineEvent(event *basev1.Event) string {
 func (l Language) nodeEvent(event *basev1.Event) string {
 	switch e := event.GetEvent().(type) {
 	case *basev1.Event_NodeStopped:
-		return because(l.Say("events.node.stopped"), e.NodeStopped.GetReason())
+		return l.because(l.Say("events.node.stopped"), e.NodeStopped.GetReason())
 	case *basev1.Event_NodeBehind:
 		n := e.NodeBehind
 		if n.GetLostBlocks() > 0 {
@@ -111,7 +111,7 @@ func (l Language) nodeEvent(event *basev1.Event) string {
 	case *basev1.Event_NodeDiskFilling:
 		return l.Say("events.node.filling", l.Duration(e.NodeDiskFilling.GetFullSeconds()), l.Size(e.NodeDiskFilling.GetAvailableBytes()))
 	case *basev1.Event_DiskTrouble:
-		return l.Say("events.disk", client.Printable(e.DiskTrouble.GetTrouble()))
+		return l.Say("events.disk", l.Cited(client.Printable(e.DiskTrouble.GetTrouble())))
 	case *basev1.Event_NodeUnmaintained:
 		return l.Say("events.node.unmaintained", e.NodeUnmaintained.GetSoftware(), e.NodeUnmaintained.GetVersion())
 	}
@@ -138,14 +138,23 @@ func (l Language) ARole(role basev1.Role) string {
 // postureChanged describes a change of how open the Base is. An older Base writes its changes in English alone,
 // and a newer one those that this App does not know.
 func (l Language) postureChanged(e *basev1.PostureChangedEvent) string {
-	changes := slices.Clone(e.GetChanges())
+	changes, said := slices.Clone(e.GetChanges()), make([]bool, len(e.GetChanges()))
 	for n, difference := range e.GetDifferences() {
 		if change, known := posture.ReadChange(difference); known && len(e.GetDifferences()) == len(changes) {
 			changes[n] = l.Told(change).Text
+			said[n] = true
+		}
+	}
+	for n, text := range changes {
+		if !said[n] {
+			changes[n] = l.Within(Text{strings.TrimSuffix(text, "."), English.Tag}) + "."
 		}
 	}
 	text := strings.TrimSuffix(strings.Join(changes, " "), ".")
-	by := l.author(e.GetBy())
+	by := ""
+	if e.GetBy() != "" {
+		by = l.Cited(e.GetBy())
+	}
 	if e.GetApp() != nil {
 		by = l.app(e.GetApp())
 	}
@@ -153,27 +162,9 @@ func (l Language) postureChanged(e *basev1.PostureChangedEvent) string {
 		text = l.Say("events.by", text, by)
 	}
 	if e.GetNote() != "" {
-		text += " (" + l.known(reasons[e.GetNote()], e.GetNote()) + ")"
+		text += " (" + l.Cited(e.GetNote()) + ")"
 	}
 	return text + "."
-}
-
-// A Base names in English who has changed something, and why it ended by itself. These are the names, as
-// internal/protocol/posture has them. An owner writes any other reason.
-var (
-	authors = map[string]string{"an App": "events.by.app", "an owner's App": "events.by.owner", "the Base's console": "events.by.console",
-		"the Base": "events.by.base"}
-	reasons = map[string]string{"its time is over": "events.because.time", "the machine was restarted": "events.because.restart",
-		"not confirmed in time": "events.because.unconfirmed", "applying it took too long": "events.because.slow",
-		"it could not be applied": "events.because.failed"}
-)
-
-// author is who has changed something.
-func (l Language) author(by string) string {
-	if name, begins := strings.CutPrefix(by, "the App '"); begins && strings.HasSuffix(name, "'") {
-		return l.Say("events.by.named", strings.TrimSuffix(name, "'"))
-	}
-	return l.known(authors[by], by)
 }
 
 // appName is the name of an App and its id.
@@ -188,9 +179,9 @@ func (l Language) app(app *basev1.App) string {
 }
 
 // because adds a reason to a sentence, if there is one.
-func because(sentence, reason string) string {
+func (l Language) because(sentence, reason string) string {
 	if reason = strings.TrimRight(reason, "."); reason != "" {
-		sentence += ": " + reason
+		sentence += ": " + l.Cited(reason)
 	}
 	return sentence + "."
 }

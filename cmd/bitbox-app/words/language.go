@@ -18,10 +18,11 @@ type Language struct {
 	date, decimal string
 	future, done  tense
 	told          tense
-	// problems, errors and findings are the words for what English leaves to the client and the Base.
+	// problems, errors, findings and texts are the words for what English leaves to the client and the Base.
 	problems []problem
 	errors   map[string]string
 	findings map[string]finding
+	texts    []knownText
 }
 
 // The languages. Each has its sentences in a file of its own.
@@ -30,7 +31,7 @@ var (
 		future: tense{"will be", "will be", ""}, done: tense{"is now", "is now", ""}, told: tense{"was", "is now", ""}}
 	German = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ",",
 		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""}, told: tense{"wurde", "ist jetzt", ""},
-		problems: germanProblems, errors: germanErrors, findings: germanFindings}
+		problems: germanProblems, errors: germanErrors, findings: germanFindings, texts: germanTexts}
 )
 
 // Languages are all of them; the first is for everybody whose language is not among them.

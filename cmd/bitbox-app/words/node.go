@@ -21,8 +21,10 @@ var nodeStates = map[basev1.Node_State]string{
 }
 
 // NodeState says how a node is, such as "up to date".
-func (l Language) NodeState(n *basev1.Node) string {
-	if key, known := nodeStates[n.GetState()]; known {
+func (l Language) NodeState(n *basev1.Node) string { return l.nodeState(n.GetState()) }
+
+func (l Language) nodeState(state basev1.Node_State) string {
+	if key, known := nodeStates[state]; known {
 		return l.Say(key)
 	}
 	return l.Say("values.unknown")
@@ -45,7 +47,7 @@ func (l Language) Network(network basev1.Network) string {
 func (l Language) Node(n *basev1.Node) string {
 	switch {
 	case n.GetReason() != "":
-		return n.GetReason()
+		return l.Cited(n.GetReason())
 	case n.GetState() == basev1.Node_STATE_BEHIND:
 		return l.Say("values.node.line", l.Network(n.GetNetwork()), n.GetHeight(), l.NodeState(n)+": "+l.Progress(n))
 	}
@@ -110,7 +112,7 @@ func (l Language) NodeRows(n *basev1.Node, reach string, now time.Time, number f
 	}
 	state := l.NodeState(n)
 	if n.GetReason() != "" {
-		state += ": " + n.GetReason()
+		state += ": " + l.Cited(n.GetReason())
 	}
 	add("state", state)
 	if HasNode(n) && reach != "" {
@@ -173,7 +175,7 @@ func (l Language) walletServer(s *basev1.WalletServer, number func(uint64) strin
 		text = l.Say("values.server.rebuilt", text)
 	}
 	if s.GetReason() != "" {
-		text += ": " + s.GetReason()
+		text += ": " + l.Cited(s.GetReason())
 	}
 	return text
 }

@@ -1,6 +1,9 @@
 package words
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Said is a sentence that is in no language yet: its key and its arguments, which are as in the
 // changes of a posture, or sentences themselves. Package owner tells with it what is done, what was
@@ -16,8 +19,14 @@ type Seconds uint64
 // Saying is the sentence with this key.
 func Saying(key string, args ...any) Said { return Said{key, args} }
 
-// Plain is a text that only the Base has, in English.
+// Plain is a text that is the same in each language, such as a name.
 func Plain(text string) Said { return Said{args: []any{text}} }
+
+// Typed tells whether a person has typed a sentence, in any language: the window may show another one than
+// a command.
+func Typed(s Said, typed string) bool {
+	return slices.ContainsFunc(Languages(), func(l Language) bool { return l.Said(s).Text == typed })
+}
 
 // Empty tells whether it says nothing.
 func (s Said) Empty() bool { return s.key == "" && len(s.args) == 0 }
@@ -31,7 +40,14 @@ func (l Language) Said(s Said) Text {
 	case s.Empty():
 		return Text{}
 	case s.key == "":
-		return Text{fmt.Sprint(s.args...), English.Tag}
+		text, is := s.args[0].(byBase)
+		if !is {
+			return Text{fmt.Sprint(s.args...), l.Tag}
+		}
+		if said, known := l.knowsText(string(text), new(int)); known {
+			return Text{said, l.Tag}
+		}
+		return Text{string(text), English.Tag}
 	}
 	args := make([]any, len(s.args))
 	for i, arg := range s.args {

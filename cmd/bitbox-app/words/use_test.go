@@ -98,6 +98,9 @@ func TestGermanIsFormalAndUsesTheWordsOfTheGlossary(t *testing.T) {
 	for id, f := range germanFindings {
 		texts[id] = f.title + " " + f.why + " " + f.fix
 	}
+	for _, text := range germanTexts {
+		texts[strings.Join(text.around, "%s")] = text.sentence
+	}
 	for wrong, why := range map[string]string{
 		`(?i)\b(du|dich|dir|dein(e|em|en|er|es)?)\b`:                                  "address the owner as Sie",
 		`(?i)(schliess|gross|ausser|weiss|heiss|strasse|massnahm|regelmässig|gemäss)`: "write ß",

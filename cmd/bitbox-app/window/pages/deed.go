@@ -35,7 +35,7 @@ type question struct {
 	Danger  bool
 	Code    code
 	App     string
-	Problem string
+	Problem words.Text
 	Text    string // what has to be typed
 	Screen  template.HTML
 }
@@ -132,7 +132,7 @@ func (v *view) asks(d owner.DeedState) any {
 		return asked{Request: &request{d.RequestNumber, screen}}
 	}
 	shown := &question{ID: q.ID, Kind: questionKinds[q.Kind], To: fmt.Sprintf("/deed/%d/answer", d.Number), App: q.App.Name,
-		Problem: q.App.Problem, Text: q.Sentence, Danger: d.Deed.Kind == owner.Lockdown}
+		Problem: v.language.ByBase(q.App.Problem), Text: v.language.Said(q.Sentence).Text, Danger: d.Deed.Kind == owner.Lockdown}
 	for _, c := range q.Changes {
 		shown.Changes = append(shown.Changes, change{v.language.Will(c), c.Opens})
 	}

@@ -70,6 +70,8 @@ func (r *Renderer) functions() template.FuncMap {
 		"ms":    func(t time.Time) int64 { return t.UnixMilli() },
 		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"spell": spell,
+		// within writes a text as a part of a sentence.
+		"within": r.language.Within,
 		// sentence makes a sentence of the text of an error.
 		"sentence": sentence,
 	}

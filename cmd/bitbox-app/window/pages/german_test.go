@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/html"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
@@ -40,7 +42,7 @@ func said(n *html.Node) (texts []string) {
 		}
 	}
 	if lang := attribute(n, "lang"); n.Type == html.ElementNode &&
-		(slices.Contains([]string{"code", "pre", "script"}, n.Data) || n.Data != "html" && lang != "" && lang != "de") {
+		(slices.Contains([]string{"code", "script"}, n.Data) || n.Data != "html" && lang != "" && lang != "de") {
 		return nil
 	}
 	for _, name := range spoken {
@@ -56,6 +58,9 @@ func said(n *html.Node) (texts []string) {
 
 var word = regexp.MustCompile(`\pL+`)
 
+// quoted is what a page marks as the words of somebody else.
+var quoted = regexp.MustCompile(`„[^“]*“`)
+
 // alike are texts of more than one word that are the same in both languages.
 var alike = regexp.MustCompile(`^(BitBox Base|Mempool|Updates · \w+|Bitcoin Core( 30\.0)?|ssh-ed25519 AAAA… name@computer|.*\d+ (GiB|MiB|min|h|TB|GB).*|[\pL-]+/[\pL-]+|SHA256:.*|` +
 	`Zzyzx.*|Electrum|bitbox-.*|[\w.@-]+)$`)
@@ -63,7 +68,7 @@ var alike = regexp.MustCompile(`^(BitBox Base|Mempool|Updates · \w+|Bitcoin Cor
 // englishIn finds what is English among the texts of a page; other are those of the same page in English.
 func englishIn(texts, other []string) (found []string) {
 	for _, text := range texts {
-		all := word.FindAllString(strings.ReplaceAll(text, "--no-browser", ""), -1)
+		all := word.FindAllString(quoted.ReplaceAllString(strings.ReplaceAll(text, "--no-browser", ""), ""), -1)
 		english := slices.ContainsFunc(all, func(w string) bool { return slices.Contains(englishWords, strings.ToLower(w)) })
 		if english || len(all) > 1 && slices.Contains(other, text) && !alike.MatchString(text) {
 			found = append(found, text)
@@ -106,17 +111,101 @@ func sayings(t *testing.T, begin string) (all []words.Said) {
 	return all
 }
 
+// unknown is a text of a Base that no language has.
+const unknown = "the brass is not polished, and it should be"
+
+// tells gives a text to each place that a Base fills with a text for people.
+func tells(b owner.Base, text string) owner.Base {
+	b.Events = nil
+	b.Findings = []*basev1.Finding{{Id: "odd", Title: text, Expected: text, Found: text, Why: text, Fix: text, Fixable: true}}
+	b.Look.Info.DiskTroubles = []string{text}
+	for _, s := range b.Look.Services {
+		s.Reason = text
+	}
+	b.Look.Node.Reason, b.Look.Node.Warnings, b.Look.Node.WalletServer.Reason = text, []string{text}, text
+	for _, part := range b.Parts {
+		if part.Disks != nil {
+			part.Disks.Chain = &basev1.ChainDisk{State: basev1.ChainDisk_STATE_TROUBLE, Trouble: text}
+		}
+		for n, d := range part.Disks.GetDisks() {
+			d.Content, d.Health = text, &basev1.DiskHealth{Verdict: basev1.DiskHealth_VERDICT_FAILING, Reason: text}
+			if n == 0 {
+				d.Refused = text
+			}
+		}
+		if part.Update != nil {
+			part.Update.DebianUnknown, part.Update.Update.Step, part.Update.Update.Reason, part.Update.Update.AwaitsApp = text, text, text, false
+		}
+		if part.Changes != nil {
+			for _, e := range part.Changes.Entries {
+				e.Detail, e.Failure = text, text
+			}
+		}
+	}
+	return b
+}
+
+// eventOfEachKind fills each event of the API: a text for people is one that no language has, and any other a name.
+func eventOfEachKind() (all []owner.Event) {
+	kinds := (&basev1.Event{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
+	for n := range kinds.Len() {
+		event := &basev1.Event{Time: timestamppb.New(now)}
+		fill(event.ProtoReflect().Mutable(kinds.Get(n)).Message(), 3)
+		all = append(all, owner.Event{First: now, At: now, Times: 1, Event: event})
+	}
+	return all
+}
+
+// texts are the fields of events that have a text for people.
+var texts = []protoreflect.Name{"reason", "trouble", "note", "by", "changes", "title"}
+
+// fill gives a value to each field of a message, this deep.
+func fill(m protoreflect.Message, deep int) {
+	fields := m.Descriptor().Fields()
+	for n := range fields.Len() {
+		f := fields.Get(n)
+		var value protoreflect.Value
+		switch {
+		case f.Kind() == protoreflect.MessageKind && deep == 0:
+			continue
+		case f.Kind() == protoreflect.MessageKind && f.IsList():
+			fill(m.Mutable(f).List().AppendMutable().Message(), deep-1)
+			continue
+		case f.Kind() == protoreflect.MessageKind:
+			fill(m.Mutable(f).Message(), deep-1)
+			continue
+		case f.Kind() == protoreflect.StringKind && slices.Contains(texts, f.Name()):
+			value = protoreflect.ValueOfString(unknown)
+		case f.Kind() == protoreflect.StringKind:
+			value = protoreflect.ValueOfString(filler)
+		case f.Kind() == protoreflect.Uint32Kind:
+			value = protoreflect.ValueOfUint32(3)
+		case f.Kind() == protoreflect.Uint64Kind:
+			value = protoreflect.ValueOfUint64(3)
+		case f.Kind() == protoreflect.BoolKind:
+			value = protoreflect.ValueOfBool(true)
+		default:
+			continue
+		}
+		if f.IsList() {
+			m.Mutable(f).List().Append(value)
+		} else {
+			m.Set(f, value)
+		}
+	}
+}
+
 // germanStates are Bases, and deeds of each kind: with their question, their steps, and each end.
 func germanStates(t *testing.T) map[string]owner.State {
 	t.Helper()
-	bases := map[string]owner.Base{}
+	bases := map[string]owner.Base{"told": tells(fullBase(basev1.Role_ROLE_OWNER, filler), unknown)}
 	known := func(b owner.Base) owner.Base {
 		b.Findings = []*basev1.Finding{
 			{Id: "entry-silent", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Silent", Expected: "x", Found: "y", Fixable: true},
 			{Id: "password", Severity: basev1.Finding_SEVERITY_WARNING, Title: "A password"},
 			{Id: "unchecked-disks", Severity: basev1.Finding_SEVERITY_INFO, Title: "Not checked"},
 		}
-		b.Events = nil // words.TestEachEvent… has them
+		b.Events = nil // further down
 		return b
 	}
 	for _, role := range roles {
@@ -145,6 +234,11 @@ func germanStates(t *testing.T) map[string]owner.State {
 	for name, b := range map[string]owner.Base{"well": known(wellBase()), "open": known(openBase()), "tried": trying, "lost": lost, "lie": lie,
 		"locked": locked, "bare": bare, "failed": failed, "asked": asked, "never": lostBase()} {
 		bases[name] = b
+	}
+	for n, events := range slices.Collect(slices.Chunk(eventOfEachKind(), shownEvents)) {
+		b := known(wellBase())
+		b.Events = events
+		bases[fmt.Sprint("events-", n)] = b
 	}
 	all := map[string]owner.State{"empty": {}, "search": {SearchErr: client.ErrUnreachable, StorageErr: client.ErrStorage,
 		Nearby: []owner.Announced{
@@ -178,12 +272,17 @@ func germanStates(t *testing.T) map[string]owner.State {
 	for n, change := range []client.PostureChange{owner.RebuildCost(false), owner.RebuildCost(true), owner.SoftwareChange("1", "2", false),
 		owner.SoftwareChange("1", "2", true)} {
 		deed(fmt.Sprint("change-", n), owner.DeedState{Deed: owner.Deed{Kind: owner.Install}, Question: &owner.Question{ID: 1,
-			Kind: owner.TypeSentence, Sentence: filler, Changes: []client.PostureChange{change}}})
+			Kind: owner.TypeSentence, Sentence: words.Plain(filler), Changes: []client.PostureChange{change}}})
+	}
+	for n, sentence := range []words.Said{owner.BtcdSentence(), owner.EraseWords(), owner.DiskUse{Disk: &basev1.Disk{Name: "sda"}}.Sentence(),
+		owner.DiskUse{Disk: &basev1.Disk{Name: "sda"}, Erase: true}.Sentence()} {
+		deed(fmt.Sprint("type-", n), owner.DeedState{Deed: owner.Deed{Kind: owner.UseDisk}, Question: &owner.Question{ID: 1,
+			Kind: owner.TypeSentence, Sentence: sentence, Changes: []client.PostureChange{owner.ChainCost()}}})
 	}
 	for _, kind := range []owner.QuestionKind{owner.Compare, owner.TellWords, owner.TypeWords} {
 		deed(fmt.Sprint("question-", kind), owner.DeedState{Deed: owner.Deed{Kind: owner.Pair}, Question: &owner.Question{ID: 1, Kind: kind,
 			Code: client.Code{Digits: "482 913", Words: "lusab-babad", BaseName: filler, AppName: filler, Role: basev1.Role_ROLE_OWNER},
-			App:  client.NewApp{Name: filler}}})
+			App:  client.NewApp{Name: filler, Problem: unknown}}})
 	}
 	deed("paired", owner.DeedState{Deed: owner.Deed{Kind: owner.Pair}, Ended: now, Made: &client.Base{Name: filler, PublicKey: [32]byte{1}}})
 	steps := sayings(t, "steps")
@@ -194,9 +293,18 @@ func germanStates(t *testing.T) map[string]owner.State {
 	for phase := range basev1.Update_Phase_name {
 		steps = append(steps, words.UpdateStep(&basev1.Update{Phase: basev1.Update_Phase(phase), Step: "look whether the Base is well"}))
 	}
+	steps = append(steps, words.ApplyStep(unknown), words.ByBase(unknown), words.UpdateStep(&basev1.Update{Step: unknown, Reason: unknown}))
 	deed("steps", owner.DeedState{Deed: owner.Deed{Kind: owner.Install}, Agreed: true, Steps: steps})
 	for n, result := range sayings(t, "done") {
 		deed(fmt.Sprint("done-", n), owner.DeedState{Deed: owner.Deed{Kind: owner.Reboot}, Ended: now, Result: result})
+	}
+	later := []words.Said{words.ByBase(unknown), words.Saying("values.up.failed", words.ByBase(unknown))}
+	for state := range basev1.Node_State_name {
+		later = append(later, words.Saying("values.up.is", basev1.Node_State(state)))
+	}
+	for n, reason := range later {
+		deed(fmt.Sprint("later-", n), owner.DeedState{Deed: owner.Deed{Kind: owner.ChangeNode}, Ended: now,
+			Result: words.Saying("done.node-settings.later", reason)})
 	}
 	for n, leaves := range sayings(t, "leaves") {
 		deed(fmt.Sprint("leaves-", n), owner.DeedState{Deed: owner.Deed{Kind: owner.Reboot}, Ended: now, Err: context.Canceled, Leaves: leaves})
@@ -213,7 +321,7 @@ func germanStates(t *testing.T) map[string]owner.State {
 func TestGermanPagesHaveNoEnglish(t *testing.T) {
 	texts := func(l words.Language, address string, s owner.State) []string {
 		var text strings.Builder
-		r := renderer(l)
+		r := New(l, 15*time.Minute, l.Event)
 		if err := r.Document(&text, r.Page(address, s, now), Frame{Path: "/page"}); err != nil {
 			t.Fatal(err)
 		}

@@ -54,10 +54,10 @@ func (v *view) changesTable(view *client.ChangeLog) table {
 	for _, e := range slices.Backward(entries) {
 		result := v.say("log.done")
 		if e.GetFailure() != "" {
-			result = v.say("log.notdone") + ": " + e.GetFailure()
+			result = v.say("log.notdone") + ": " + v.language.Cited(e.GetFailure())
 		}
 		t.Rows = append(t.Rows, []string{v.language.When(time.Unix(e.GetTime(), 0), v.now), v.changedBy(e), v.changeWord(e.GetWhat()),
-			e.GetDetail(), result})
+			v.language.Cited(e.GetDetail()), result})
 	}
 	return t
 }

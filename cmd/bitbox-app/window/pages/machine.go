@@ -20,9 +20,9 @@ func (v *view) machinePage() []Part {
 		return parts
 	}
 	parts = append(parts, v.part("machine.health", "wide", struct {
-		Troubles []string
+		Troubles []words.Text
 		Measured []measured
-	}{v.base.Look.Info.GetDiskTroubles(), v.measurements()}),
+	}{v.troubles(), v.measurements()}),
 		v.part("machine.facts", "", v.machineFacts()), v.part("machine.power", "", v.power()))
 	if v.owns() && v.base.Look.Access != nil {
 		parts = append(parts, v.form("machine.name", "", nameForm{v.do(owner.Rename), v.base.Look.Info.GetName()}))
@@ -53,6 +53,14 @@ type zoneForm struct {
 type measured struct {
 	Name, Now string
 	Curve     template.HTML // empty: the Base keeps none
+}
+
+// troubles are what is wrong with disks.
+func (v *view) troubles() (all []words.Text) {
+	for _, trouble := range v.base.Look.Info.GetDiskTroubles() {
+		all = append(all, v.language.ByBase(trouble))
+	}
+	return all
 }
 
 // measurements are how the machine does, now and over the last hour.
@@ -86,46 +94,10 @@ func (v *view) disksTable(disks []*basev1.Disk) table {
 		"machine.disk.name", "machine.disk.model", "machine.disk.size", "machine.disk.bus",
 		"machine.disk.content", "machine.disk.health", "machine.disk.chain")}
 	for _, d := range disks {
-		t.Rows = append(t.Rows, []string{d.GetName(), owner.DiskName(d), owner.DiskSize(d.GetSizeBytes()), d.GetBus(), v.diskContent(d),
-			v.diskHealth(d.GetHealth()), v.diskUsable(d)})
+		t.Rows = append(t.Rows, []string{d.GetName(), owner.DiskName(d), owner.DiskSize(d.GetSizeBytes()), d.GetBus(), v.language.DiskContent(d),
+			v.language.DiskHealth(d.GetHealth()), v.language.DiskUsable(d)})
 	}
 	return t
-}
-
-func (v *view) diskContent(d *basev1.Disk) string {
-	switch {
-	case d.GetChosen():
-		return v.say("machine.disk.content.chain")
-	case d.GetContent() == "":
-		return v.say("machine.disk.content.none")
-	}
-	return d.GetContent()
-}
-
-func (v *view) diskHealth(h *basev1.DiskHealth) string {
-	text := v.say("machine.disk.nottold")
-	switch h.GetVerdict() {
-	case basev1.DiskHealth_VERDICT_GOOD:
-		text = v.say("machine.disk.good")
-	case basev1.DiskHealth_VERDICT_FAILING:
-		text = v.say("machine.disk.failing", h.GetReason())
-	}
-	if h.GetUsedPercent() > 0 {
-		text = v.say("machine.disk.used", text, fmt.Sprintf("%d %%", h.GetUsedPercent()))
-	}
-	return text
-}
-
-func (v *view) diskUsable(d *basev1.Disk) string {
-	switch {
-	case d.GetChosen():
-		return v.say("machine.disk.chosen")
-	case d.GetRefused() != "":
-		return v.say("machine.disk.no", d.GetRefused())
-	case d.GetSmall():
-		return v.say("machine.disk.small")
-	}
-	return v.say("machine.disk.yes")
 }
 
 // diskForm is where an owner chooses a disk for the chain.
@@ -156,7 +128,7 @@ func (v *view) disks() disksView {
 	answer := v.answered(owner.Disks, "")
 	shown := disksView{Problem: v.problem(answer.Err), Empty: v.say("machine.disks.wait")}
 	if answer.Disks != nil {
-		shown.Chain, shown.Empty = v.chainDisk(answer.Disks.GetChain()), v.say("machine.disks.none")
+		shown.Chain, shown.Empty = v.language.ChainDisk(answer.Disks.GetChain()), v.say("machine.disks.none")
 		shown.Disks = v.disksTable(answer.Disks.GetDisks())
 	}
 	return shown
@@ -193,19 +165,4 @@ func (v *view) machineFacts() (facts []fact) {
 	add("machine.zone", info.GetTimeZone())
 	add("machine.key", info.GetPublicKey())
 	return facts
-}
-
-// chainDisk says how the disk of the chain is.
-func (v *view) chainDisk(c *basev1.ChainDisk) string {
-	switch c.GetState() {
-	case basev1.ChainDisk_STATE_NONE:
-		return v.say("machine.chain.none")
-	case basev1.ChainDisk_STATE_PREPARING:
-		return v.say("machine.chain.preparing")
-	case basev1.ChainDisk_STATE_READY:
-		return v.say("machine.chain.ready")
-	case basev1.ChainDisk_STATE_TROUBLE:
-		return v.say("machine.chain.trouble", c.GetTrouble())
-	}
-	return v.say("machine.chain.unknown")
 }

@@ -22,12 +22,13 @@ const maxPeers = 64
 // nodeView is the Bitcoin node.
 type nodeView struct {
 	// Has: there is a node that can tell something; otherwise None says why not.
-	Has                  bool
-	None                 string
-	State, Class, Reason string
-	Ring                 template.HTML
-	Warnings             []string
-	Facts                []fact
+	Has          bool
+	None         string
+	State, Class string
+	Reason       words.Text
+	Ring         template.HTML
+	Warnings     []string
+	Facts        []fact
 	// Reach says where the signed posture lets the node go.
 	Reach                 []string
 	ReachButtons, Restart []button
@@ -59,14 +60,14 @@ func (v *view) nodePage() []Part {
 	return parts
 }
 
-// rebuild offers to make the chain again. btcd cannot read its blocks again.
+// rebuild offers what the node can do of making the chain again.
 func (v *view) rebuild() (shown struct {
 	Note    string
 	Buttons []button
 }) {
 	kinds := []owner.DeedKind{owner.Reindex, owner.Resync}
 	shown.Note = v.say("node.rebuild.note")
-	if strings.HasPrefix(v.base.Look.Node.GetSoftware(), "btcd") {
+	if owner.CheckRebuild(v.base.Look.Node, false) != nil {
 		kinds, shown.Note = kinds[1:], v.say("node.rebuild.download")
 	}
 	for _, kind := range kinds {
@@ -90,7 +91,7 @@ func (v *view) bitcoin() nodeView {
 		return nodeView{None: v.say(none)}
 	}
 	shown := nodeView{Has: true, State: v.say("node.state", v.language.NodeState(n)), Class: nodeClasses[n.GetState()],
-		Reason: n.GetReason(), Warnings: n.GetWarnings()}
+		Reason: v.language.ByBase(n.GetReason()), Warnings: n.GetWarnings()}
 	if n.GetAskedAt() != nil {
 		percent := fmt.Sprintf("%.0f %%", 100*min(max(n.GetProgress(), 0), 1))
 		shown.Ring = picture.Ring(picture.Words{Title: v.say("node.picture", percent)}, n.GetProgress(), percent)

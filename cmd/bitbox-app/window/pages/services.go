@@ -6,11 +6,13 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // serviceView is a service in the table of services.
 type serviceView struct {
-	Name, About, State, Class, Reason, Since, Memory, Restarts, Boot, Logs string
+	Name, About, State, Class, Since, Memory, Restarts, Boot, Logs string
+	Reason                                                         words.Text
 
 	Buttons []button
 }
@@ -75,7 +77,7 @@ func (v *view) servicesTable() servicesView {
 			state.key = "services.state.unknown"
 		}
 		one := serviceView{Name: s.GetName(), About: v.language.ServiceAbout(s), State: v.say(state.key), Class: state.class,
-			Reason: s.GetReason(),
+			Reason: v.language.ByBase(s.GetReason()),
 			Boot:   v.say("services.boot.no"), Logs: addressOf(v.base, "services") + "?service=" + url.QueryEscape(s.GetName()) + "#logs"}
 		if s.GetSince() != nil {
 			one.Since = v.language.When(s.GetSince().AsTime(), v.now)

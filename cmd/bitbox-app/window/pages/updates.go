@@ -101,7 +101,7 @@ func (v *view) updates() updatesView {
 	}
 	add("updates.last", v.lastUpdate(s.GetUpdate()))
 	if reason := s.GetUpdate().GetReason(); reason != "" {
-		add("updates.reason", reason)
+		add("updates.reason", v.language.Cited(reason))
 	}
 	add("updates.debian", v.debianText(s))
 	if !s.GetTakesUpdates() {
@@ -118,7 +118,7 @@ func (v *view) updates() updatesView {
 			Class: "danger"})
 	}
 	if u := s.GetUpdate(); u != nil && u.GetEndedAt() == nil {
-		shown.Under = &underView{Text: v.phaseText(u), Step: v.language.Said(words.UpdateStepName(u.GetStep())).Text}
+		shown.Under = &underView{Text: v.phaseText(u), Step: v.language.Cited(u.GetStep())}
 		if u.GetAwaitsApp() {
 			shown.Under.Step = v.say("updates.awaits")
 		}
@@ -132,7 +132,7 @@ func (v *view) debianText(s *basev1.GetUpdateResponse) string {
 	case s.GetImage():
 		return v.say("updates.debian.image")
 	case s.GetDebianUnknown() != "":
-		return v.say("updates.debian.unknown", s.GetDebianUnknown())
+		return v.say("updates.debian.unknown", v.language.Cited(s.GetDebianUnknown()))
 	case waiting > 0:
 		return v.language.Count("updates.debian", waiting)
 	}

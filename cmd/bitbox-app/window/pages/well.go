@@ -24,7 +24,7 @@ func (r *Renderer) judge(b owner.Base) wellness {
 	w := wellness{wellClasses[is.Weight], r.say(key), r.say(key + ".more")}
 	switch {
 	case is.Finding != nil:
-		w.Text = r.say(key, r.language.Finding(is.Finding).Title.Text)
+		w.Text = r.say(key, r.language.Within(r.language.Finding(is.Finding).Title))
 	case is.Service != "":
 		w.Text = r.say(key, is.Service)
 	case is.Key == "unfollowed":
