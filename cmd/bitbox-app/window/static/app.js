@@ -293,6 +293,7 @@ listenTo('pagehide', () => key && navigator.sendBeacon('/tab', new URLSearchPara
 listenTo('pageshow', event => event.persisted && location.reload(), window)
 
 if (page === '/enter') enter()
+for (const link of find('#side [aria-current]')) link.closest('nav').scrollLeft = link.offsetLeft - 40 // on a narrow page
 settle(true)
 listen()
 setInterval(tick, 1000)
