@@ -38,6 +38,9 @@ type Machine struct {
 
 	directory string // the helper's; the servers' is below it
 
+	// files is held while the servers' files are read or replaced: a test looks while a helper applies.
+	files sync.Mutex
+
 	mu        sync.Mutex
 	fail      map[string]error // by the action, such as "reload UNIT"
 	hangs     string           // an action that returns only when its time is up
@@ -155,6 +158,8 @@ func (m *Machine) Reload(ctx context.Context, unit string) error {
 
 // replace makes the folder hold files, each whole.
 func (m *Machine) replace(folder string, files map[string]string) {
+	m.files.Lock()
+	defer m.files.Unlock()
 	for name := range readTree(m.path(folder)) {
 		if _, stays := files[name]; !stays {
 			_ = os.Remove(filepath.Join(m.path(folder), name))
@@ -167,6 +172,13 @@ func (m *Machine) replace(folder string, files map[string]string) {
 			panic(err)
 		}
 	}
+}
+
+// read returns the files in the folder.
+func (m *Machine) read(folder string) map[string]string {
+	m.files.Lock()
+	defer m.files.Unlock()
+	return readTree(m.path(folder))
 }
 
 // StartSSH implements apply.Live.
@@ -244,7 +256,7 @@ func (m *Machine) Connections(uint16) ([]wallets.Connection, error) {
 
 // Block implements apply.Live.
 func (m *Machine) Block(_ context.Context, port uint16) error {
-	blocked := readTree(m.path("blocked"))
+	blocked := m.read("blocked")
 	blocked[fmt.Sprint(port)] = ""
 	m.replace("blocked", blocked)
 	return nil
@@ -252,7 +264,7 @@ func (m *Machine) Block(_ context.Context, port uint16) error {
 
 // IsBlocked tells whether nobody reaches a port until the rules are read again.
 func (m *Machine) IsBlocked(port uint16) bool {
-	_, blocked := readTree(m.path("blocked"))[fmt.Sprint(port)]
+	_, blocked := m.read("blocked")[fmt.Sprint(port)]
 	return blocked
 }
 
@@ -261,10 +273,12 @@ func (m *Machine) Differences(_ context.Context, e posture.Effective, files gene
 	if err := m.failure("verify"); err != nil {
 		return []string{err.Error()}, nil
 	}
+	m.files.Lock()
+	defer m.files.Unlock()
 	return m.differences(e, files), nil
 }
 
-// differences says how the servers differ from e.
+// differences says how the servers differ from e. The caller holds files.
 func (m *Machine) differences(e posture.Effective, files generation.Files) []string {
 	var list []string
 	for _, p := range apply.Parts {
@@ -297,6 +311,8 @@ func (m *Machine) Is(e posture.Effective) error {
 	if err != nil {
 		return err
 	}
+	m.files.Lock()
+	defer m.files.Unlock()
 	if differences := m.differences(e, files); len(differences) > 0 {
 		return errors.New(strings.Join(differences, "; "))
 	}
@@ -311,6 +327,8 @@ func (m *Machine) Between(a, b posture.Effective) error {
 	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
+	m.files.Lock()
+	defer m.files.Unlock()
 	other := m.differences(b, filesB)
 	for _, difference := range m.differences(a, filesA) {
 		if slices.Contains(other, difference) {
@@ -422,7 +440,7 @@ func (h *Hold) pass() {
 	}
 }
 
-// readTree reads all files below a directory; none if there is none.
+// readTree reads all files below a directory; none if there is none. Nobody replaces one meanwhile.
 func readTree(root string) map[string]string {
 	files := map[string]string{}
 	root, err := filepath.EvalSymlinks(root)
