@@ -41,7 +41,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -114,7 +113,7 @@ type App struct {
 	name        string
 	noDiscovery bool
 
-	saving sync.WaitGroup // work in the background, such as storing
+	saving background // such as storing where a Base is
 
 	// Tests replace these.
 	now         func() time.Time

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) { netnstest.Main(leaktest.Checked(m)) }
 // bases returns what the App has stored.
 func bases(t *testing.T, a *App) []Base {
 	t.Helper()
+	a.saving.Wait() // a new address is stored in the background
 	list, err := a.Bases()
 	if err != nil {
 		t.Fatal(err)
