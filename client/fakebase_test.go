@@ -21,6 +21,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
+// patience is far more than anything here takes; the Base itself gives up an upload after 30 s.
+const patience = 3 * time.Minute
+
 // fakeBase plays a Base: an honest one, unless a test changes its behaviour.
 type fakeBase struct {
 	t         *testing.T
@@ -349,7 +352,6 @@ func appIn(t *testing.T, dir string) *App {
 	}
 	a.timing.requestEvery = 50 * time.Millisecond
 	a.timing.stagger = 50 * time.Millisecond
-	a.timing.activate = 5 * time.Second
 	return a
 }
 

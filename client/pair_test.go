@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -144,9 +145,9 @@ func TestEachPairingHasKeysOfItsOwn(t *testing.T) {
 
 func TestGivenUpRequestRevealsNothing(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
-	b.accept = func([]byte) bool { return false }
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	b.accept = func([]byte) bool { cancel(); return false }
 	_, err := a.Pair(ctx, []string{b.address()}, PairOptions{Confirm: sayYes})
 	wantKind(t, err, ErrNotAccepted)
 	if _, reveals := b.counts(); reveals != 0 || len(bases(t, a)) != 0 {
@@ -161,8 +162,11 @@ func TestGivenUpRequestRevealsNothing(t *testing.T) {
 func TestAnAppGivesUpARequestThatIsNeverAnswered(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	b.accept = func([]byte) bool { return false }
-	a.timing.giveUp = 200 * time.Millisecond
-	_, err := a.Pair(t.Context(), []string{b.address()}, PairOptions{Confirm: sayYes})
+	err := error(ErrUnreachable)
+	// A slow machine takes longer until the first request has arrived.
+	for a.timing.giveUp = 200 * time.Millisecond; errors.Is(err, ErrUnreachable) && a.timing.giveUp < patience; a.timing.giveUp *= 2 {
+		_, err = a.Pair(t.Context(), []string{b.address()}, PairOptions{Confirm: sayYes})
+	}
 	wantKind(t, err, ErrNotAccepted)
 	if _, reveals := b.counts(); reveals != 0 {
 		t.Errorf("%d reveals", reveals)
@@ -453,12 +457,13 @@ func TestLostConfirmOfTheBaseStoresNothing(t *testing.T) {
 // it for a while, and then says what to do.
 func TestLostConfirmOfTheAppEndsInPairAgain(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
-	a.timing.activate, a.timing.handshake = 500*time.Millisecond, 200*time.Millisecond
+	a.timing.activate = 500 * time.Millisecond
 	b.deaf = true
 	base, err := a.Pair(t.Context(), []string{b.address()}, PairOptions{Confirm: sayYes})
 	if err != nil || base.State != Pending {
 		t.Fatalf("%+v, %v", base, err)
 	}
+	a.timing.handshake = 200 * time.Millisecond // in vain
 	call := func() error {
 		session, err := a.Open("")
 		if err != nil {
@@ -483,7 +488,7 @@ func TestLostConfirmOfTheAppEndsInPairAgain(t *testing.T) {
 // An unreachable Base has said nothing, so its pairing is kept.
 func TestPendingPairingSurvivesABaseThatIsOff(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
-	a.timing.activate, a.timing.handshake = 300*time.Millisecond, 200*time.Millisecond
+	a.timing.activate = 300 * time.Millisecond
 	b.deaf = true
 	if _, err := a.Pair(t.Context(), []string{b.address()}, PairOptions{Confirm: sayYes}); err != nil {
 		t.Fatal(err)
@@ -620,6 +625,8 @@ func TestPairingWithAnotherServerReportsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
+	heard := make(chan struct{})
+	asked := sync.OnceFunc(func() { close(heard) })
 	for what, c := range map[string]struct {
 		address string
 		kind    error
@@ -628,17 +635,24 @@ func TestPairingWithAnotherServerReportsIt(t *testing.T) {
 		"an SSH server": {other(t, func(conn net.Conn) { _, _ = io.WriteString(conn, "SSH-2.0-x\r\n"); _, _ = io.Copy(io.Discard, conn) }),
 			ErrNotABase},
 		"one that hangs up": {other(t, func(net.Conn) {}), ErrNotABase},
-		"a silent one":      {other(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }), ErrNotAccepted},
-		"a closed port":     {closed.Addr().String(), ErrUnreachable},
-		"no host":           {":8845", ErrInvalid},
-		"port 0":            {"127.0.0.1:0", ErrInvalid},
-		"a URL":             {"http://127.0.0.1/", ErrInvalid},
-		"an unknown name":   {"nowhere.invalid", ErrUnreachable},
+		"a silent one": {other(t, func(conn net.Conn) {
+			_, _ = conn.Read(make([]byte, 1))
+			asked()
+			_, _ = io.Copy(io.Discard, conn)
+		}), ErrNotAccepted},
+		"a closed port":   {closed.Addr().String(), ErrUnreachable},
+		"no host":         {":8845", ErrInvalid},
+		"port 0":          {"127.0.0.1:0", ErrInvalid},
+		"a URL":           {"http://127.0.0.1/", ErrInvalid},
+		"an unknown name": {"nowhere.invalid", ErrUnreachable},
 	} {
 		t.Run(what, func(t *testing.T) {
 			a := testApp(t)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
+			if c.kind == ErrNotAccepted {
+				go func() { <-heard; cancel() }() // it answers nobody
+			}
 			_, err := a.Pair(ctx, []string{c.address}, PairOptions{Confirm: neverAsked(t)})
 			wantKind(t, err, c.kind)
 		})

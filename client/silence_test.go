@@ -16,8 +16,9 @@ func TestAnAppTriesASilentBaseThreeTimesInTenMinutes(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	now := time.Now()
 	a.now = func() time.Time { return now }
-	a.timing.lateness, a.timing.handshake = 0, 200*time.Millisecond
+	a.timing.lateness = 0
 	mustPair(t, a, b)
+	a.timing.handshake = 200 * time.Millisecond // in vain
 	address := b.address()
 	b.off()
 	var heard atomic.Int32

@@ -19,9 +19,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
-// patience is far more than anything here takes; the Base itself gives up an upload after 30 s.
-const patience = 3 * time.Minute
-
 // aRelease opens a release file with several pieces.
 func aRelease(t *testing.T, version string) *Release {
 	t.Helper()
