@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -40,15 +42,28 @@ const (
 	maxReply = 160 << 10
 )
 
+// A bitbox-node restarts after each change of the node's settings and with each update, and systemd starts it
+// again a second after a crash.
+const (
+	// restartTime is how long a question waits for one that was there a moment ago.
+	restartTime = 5 * time.Second
+	// askAgain is the pause between two tries.
+	askAgain = 50 * time.Millisecond
+)
+
 // Client asks the bitbox-node at a path. It holds no connection between requests, and is safe
 // for concurrent use. The nil Client is a Base without a node.
 type Client struct {
-	path   string
-	client *ipc.Client
+	path    string
+	client  *ipc.Client
+	seen    atomic.Pointer[time.Time] // when bitbox-node was there last; nil: never
+	restart time.Duration             // restartTime; tests replace it
 }
 
 // Dial returns a client for the socket at path. It does not connect yet.
-func Dial(path string) *Client { return &Client{path, ipc.Dial(path)} }
+func Dial(path string) *Client {
+	return &Client{path: path, client: ipc.Dial(path), restart: restartTime}
+}
 
 // ErrNone is returned where there is no node to ask about.
 var ErrNone = errors.New("this Base has no node")
@@ -187,16 +202,50 @@ func (c *Client) call(ctx context.Context, verb nodev1.Verb) (*nodev1.NodeReply,
 	return c.ask(ctx, verb, nil)
 }
 
-// ask asks for one reply.
+// ask asks for one reply. It waits for a bitbox-node that restarts.
 func (c *Client) ask(ctx context.Context, verb nodev1.Verb, request proto.Message) (*nodev1.NodeReply, error) {
 	content, err := proto.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
+	for refused := false; ; {
+		reply, err := c.once(ctx, verb, content)
+		switch {
+		case errors.Is(err, ipc.ErrRefused) && !refused:
+			refused = true // it has ended in the middle of the answer, or refuses for good
+		case (errors.Is(err, ErrNone) || errors.Is(err, ErrAway)) && c.restarts():
+		default:
+			return reply, err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// restarts tells that bitbox-node is to be expected back.
+func (c *Client) restarts() bool {
+	if c == nil {
+		return false
+	}
+	seen := c.seen.Load()
+	return seen != nil && time.Since(*seen) < c.restart
+}
+
+// sees notes that bitbox-node is there, or was until now.
+func (c *Client) sees() {
+	now := time.Now()
+	c.seen.Store(&now)
+}
+
+// once asks for one reply, once.
+func (c *Client) once(ctx context.Context, verb nodev1.Verb, content []byte) (*nodev1.NodeReply, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var reply *nodev1.NodeReply
-	err = c.stream(ctx, verb, content, func(r *nodev1.NodeReply) error {
+	err := c.stream(ctx, verb, content, func(r *nodev1.NodeReply) error {
 		reply = r
 		return errEnough
 	})
@@ -223,7 +272,10 @@ func (c *Client) stream(ctx context.Context, verb nodev1.Verb, content []byte, r
 			return ErrNone
 		case errors.Is(err, ipc.ErrNotRunning):
 			return ErrAway
-		case err != nil:
+		case err == nil, errors.Is(err, ipc.ErrRefused):
+			c.sees()
+		}
+		if err != nil {
 			return fmt.Errorf("ask the Base's node process: %w", err)
 		}
 		reply, err := Parse(b)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -115,6 +116,7 @@ func TestARealNodeIsSeenThroughTheSocket(t *testing.T) {
 		t.Errorf("%v, %v", heights, err)
 	}
 	stop()
+	client.WaitForRestart(0)
 	// The socket of a program that was killed is still there, and one that has ended in order is not.
 	if n, err := client.Node(t.Context()); err != nil || n.GetState() != basev1.Node_STATE_NONE {
 		t.Errorf("after bitbox-node has ended: %v, %v", n, err)
@@ -202,18 +204,16 @@ func TestOneUserAsksNoMoreThanItsBudgetAllows(t *testing.T) {
 	if n, err := client.Node(t.Context()); err != nil || n.GetReason() != "not installed" {
 		t.Errorf("%v, %v", n, err)
 	}
-	refused := false
-	for range 100_000 {
-		if _, err := client.Node(t.Context()); errors.Is(err, ipc.ErrRefused) {
-			refused = true
-			break
+	raw, refused := ipc.Dial(path), false
+	for n := 0; n < 100_000 && !refused; n++ {
+		for _, err := range raw.Stream(t.Context(), uint16(nodev1.Verb_VERB_GET_NODE), nil) {
+			refused = refused || errors.Is(err, ipc.ErrRefused)
 		}
 	}
 	if !refused {
 		t.Error("100,000 requests were answered")
 	}
 	// Requests have no content, and there are no other verbs.
-	raw := ipc.Dial(path)
 	nodetest.Eventually(t, "it is answered again", func() bool { _, err := client.Node(t.Context()); return err == nil })
 	for kind, content := range map[uint16][]byte{uint16(nodev1.Verb_VERB_GET_NODE): {1}, 0: nil, 99: nil} {
 		for answer, err := range raw.Stream(t.Context(), kind, content) {
@@ -221,6 +221,75 @@ func TestOneUserAsksNoMoreThanItsBudgetAllows(t *testing.T) {
 				t.Errorf("kind %d with %d bytes: %x", kind, len(content), answer)
 			}
 		}
+	}
+}
+
+// An owner changes the settings of the node, which restarts bitbox-node, and asks how the node is.
+func TestAQuestionWaitsForANodeProcessThatRestarts(t *testing.T) {
+	path := socket(t)
+	config := node.Config{Without: &basev1.Node{State: basev1.Node_STATE_NOT_INSTALLED}}
+	client := nodeclient.Dial(path)
+	client.WaitForRestart(nodetest.Patience)
+	asked := func() <-chan *basev1.Node {
+		answer := make(chan *basev1.Node, 1)
+		go func() {
+			n, err := client.Node(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			answer <- n
+		}()
+		return answer
+	}
+	stop := nodetest.Serve(t, path, config)
+	<-asked()
+	for range 20 {
+		before := asked() // perhaps in the middle of the end
+		stop()
+		between := asked()
+		stop = nodetest.Serve(t, path, config)
+		for _, answer := range []<-chan *basev1.Node{before, between} {
+			if n := <-answer; n.GetState() != basev1.Node_STATE_NOT_INSTALLED {
+				t.Errorf("a question during a restart is answered with %v", n)
+			}
+		}
+	}
+	stop()
+	client.WaitForRestart(0)
+	if n := <-asked(); n.GetState() != basev1.Node_STATE_NONE {
+		t.Errorf("one that does not come back: %v", n)
+	}
+}
+
+// A bitbox-node that refuses is asked twice: a question does not become a flood.
+func TestANodeProcessThatHangsUpIsAskedOnceMore(t *testing.T) {
+	for hangUps, answered := range map[int32]bool{1: true, 2: false} {
+		path := socket(t)
+		listener, err := ipc.Listen(path, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		var asked atomic.Int32
+		reply := marshal(t, &nodev1.NodeReply{Result: &nodev1.NodeReply_Node{Node: &basev1.Node{State: basev1.Node_STATE_CURRENT}}})
+		running.Go(func() {
+			_ = ipc.Serve(ctx, listener, func(_ context.Context, _ ipc.Peer, request *ipc.Request, send func([]byte) error) error {
+				if asked.Add(1) <= hangUps {
+					return errors.New("it ends")
+				}
+				if _, err := request.Read(); err != nil {
+					return err
+				}
+				return send(reply)
+			})
+		})
+		n, err := nodeclient.Dial(path).Node(t.Context())
+		if answered != (err == nil) || answered && n.GetState() != basev1.Node_STATE_CURRENT || asked.Load() != 2 {
+			t.Errorf("it hung up %d times, was asked %d times, and answered %v, %v", hangUps, asked.Load(), n, err)
+		}
+		cancel()
+		running.Wait()
 	}
 }
 
