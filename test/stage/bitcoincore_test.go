@@ -82,9 +82,7 @@ func TestBitcoinCoreIsInstalledAndStartedInItsSandboxes(t *testing.T) {
 		t.Fatalf("three signers: %s\n%s", got, s.Journal())
 	}
 
-	log := func() string {
-		return s.MustExec("journalctl", "--no-pager", "--output=cat", "--unit="+generation.ChainUnit)
-	}
+	log := func() string { return s.Printed(generation.ChainUnit) }
 	starts := func() int { return strings.Count(log(), "unknown shorthand flag") }
 	started := func(what string) {
 		t.Helper()

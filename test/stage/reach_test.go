@@ -75,11 +75,9 @@ func runProbe(t *testing.T, s *stage.Stage, name, unit string) []string {
 		t.Errorf("%s: %v %s\n%s", name, err, out, s.Journal(name))
 		return nil
 	}
-	// Its output may still be on its way into the journal.
-	s.MustExec("journalctl", "--sync")
 	var lines []string
 	complete := false
-	for line := range strings.Lines(s.MustExec("journalctl", "--no-pager", "--output=cat", "--unit="+name)) {
+	for line := range strings.Lines(s.Printed(name)) {
 		if line, found := strings.CutPrefix(strings.TrimSpace(line), "REACHES "); found {
 			lines = append(lines, line)
 			complete = complete || line == "everything was tried"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,11 +26,12 @@ var escapes = map[string]string{
 	"read the host key":                 "cat " + generation.HostKey,
 	"see other processes":               "ps -e -o comm= | grep -q systemd",
 	"change the packet filter":          "iptables -F || nft flush ruleset",
-	"call somebody":                     "exec 3<>/dev/tcp/10.88.1.66/443",
-	"hide in a namespace":               "unshare --user --net true",
-	"read the log of the kernel":        "dmesg",
-	"read homes":                        "ls /home/base /root",
-	"look at devices":                   "ls /dev/vda /dev/mem /dev/kmsg",
+	// A packet that is dropped in silence is tried again for minutes.
+	"call somebody":              `timeout 5 bash -c "exec 3<>/dev/tcp/10.88.1.66/443"`,
+	"hide in a namespace":        "unshare --user --net true",
+	"read the log of the kernel": "dmesg",
+	"read homes":                 "ls /home/base /root",
+	"look at devices":            "ls /dev/vda /dev/mem /dev/kmsg",
 	"run a program from memory": `python3 -c "import os; f = os.memfd_create(\"x\"); ` +
 		`os.write(f, open(\"/usr/bin/true\", \"rb\").read()); os.execve(f, [\"true\"], {})"`,
 	"end what holds the ports of NGINX": `pkill -0 --full "bitbox-base [p]orts"`,
@@ -72,13 +74,13 @@ func takenOver(t *testing.T, unit string, script string, loosened ...string) str
 	}
 	serve(t, listener, "hello\n")
 	s.MustExec("systemctl", "restart", unit)
-	return s.MustExec("journalctl", "--no-pager", "--output=cat", "--unit="+unit)
+	return s.Printed(unit)
 }
 
 func attackScript() string {
 	b := &strings.Builder{}
 	for name, line := range escapes {
-		fmt.Fprintf(b, "if timeout 5 bash -c '%s' >/dev/null 2>&1 </dev/null; then echo 'ESCAPED: %s'; fi\n", line, name)
+		fmt.Fprintf(b, "if said=$(bash -c '%s' 2>&1 </dev/null); then echo 'ESCAPED: %s'; else echo \"held (%[2]s): $? $said\"; fi\n", line, name)
 	}
 	b.WriteString("echo all tried\n")
 	return b.String()
@@ -131,7 +133,11 @@ func TestATakenOverServiceCanDoNothing(t *testing.T) {
 	}
 }
 
-// The attacks must be able to succeed: without the sandbox nearly all of them do.
+// notInAContainer are attempts that fail without a sandbox, too: the packet filter stops even root from calling,
+// until root flushes it, and the container has no devices and no log of the kernel.
+var notInAContainer = []string{"call somebody", "look at devices", "read the log of the kernel"}
+
+// The attacks must be able to succeed: without the sandbox they do.
 func TestTheAttacksOnSandboxesWork(t *testing.T) {
 	t.Parallel()
 	const bare = "bare.service"
@@ -143,12 +149,14 @@ func TestTheAttacksOnSandboxesWork(t *testing.T) {
 			}
 		}
 	}})
+	s.WaitActive(generation.PortsUnit) // one attack is at it
 	s.MustExec("systemctl", "start", bare)
-	names := escaped(s.MustExec("journalctl", "--no-pager", "--output=cat", "--unit="+bare))
-	// The packet filter stops even root from calling, until root flushes it; the
-	// container has no devices and no kernel log.
-	if len(names) < len(escapes)-3 {
-		t.Errorf("only %q succeed without a sandbox", names)
+	journal := s.Printed(bare)
+	names := escaped(journal)
+	for name := range escapes {
+		if !slices.Contains(names, name) && !slices.Contains(notInAContainer, name) {
+			t.Errorf("without a sandbox it cannot %s:\n%s", name, journal)
+		}
 	}
 }
 

@@ -536,15 +536,33 @@ func (s *Stage) WaitState(unit, state string) {
 	})
 }
 
-// Journal returns the journal of this boot; of some units only, if any are named.
+// Journal returns the journal of this boot; of some units only, if any are named. It has what was
+// logged before the call.
 func (s *Stage) Journal(units ...string) string {
-	argv := []string{"journalctl", "--no-pager", "--boot", "--output=short-monotonic"}
-	for _, unit := range units {
-		argv = append(argv, "--unit="+unit)
-	}
-	out, err := s.Exec(argv...)
+	out, err := s.journal("--boot", "--output=short-monotonic", units...)
 	if err != nil {
 		return fmt.Sprintf("%v\n%s", err, out)
 	}
 	return out
+}
+
+// Printed returns the lines that a unit has printed before the call, and nothing beside them.
+func (s *Stage) Printed(unit string) string {
+	s.t.Helper()
+	out, err := s.journal("--boot", "--output=cat", unit)
+	if err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
+// journal asks journalctl. When a unit has ended, its last lines may still be on their way into the journal.
+func (s *Stage) journal(boot, output string, units ...string) (string, error) {
+	_, unsynced := s.Exec("journalctl", "--sync")
+	argv := []string{"journalctl", "--no-pager", boot, output}
+	for _, unit := range units {
+		argv = append(argv, "--unit="+unit)
+	}
+	out, err := s.Exec(argv...)
+	return out, errors.Join(err, unsynced)
 }
