@@ -90,6 +90,43 @@ func TestTheFirmwareStartsOnlyWhatItsBuilderHasSigned(t *testing.T) {
 	}
 }
 
+// Keys with Microsoft's CAs beside the builder's are enrolled as well, and the machine starts. It still starts no version that nobody
+// has signed.
+func TestAnImageThatAcceptsMicrosoftsSignaturesStarts(t *testing.T) {
+	image := made(t, "microsoft", build.Options{Microsoft: true})
+	m := newMachine(t, filepath.Join(image, build.DiskFile), amd64.variables)
+	m.switchOn()
+	m.ends("the boot loader enrols the keys, and restarts the machine")
+	if text := m.says("Enrolling"); !strings.Contains(text, "successfully enrolled") {
+		t.Fatalf("the boot loader has not enrolled the keys: %s", text)
+	}
+	variables, err := os.ReadFile(filepath.Join(m.directory, "firmware"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Microsoft Corporation UEFI CA 2011", "Microsoft UEFI CA 2023"} {
+		if !bytes.Contains(variables, []byte(name)) {
+			t.Errorf("the firmware has no certificate of %s", name)
+		}
+	}
+	a, begun := m.Attacker(1), time.Now()
+	m.switchOn()
+	m.answers(a)
+	t.Logf("FIGURE from power on to the first connection with Microsoft's CAs, in software: %.0f s", time.Since(begun).Seconds())
+	m.cutPower()
+
+	m.changeEntry(func([]byte) []byte {
+		content, err := os.ReadFile(filepath.Join(image, build.UnsignedFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return content
+	})
+	m.switchOn()
+	m.says("Access denied", "Security Violation", "Access Denied")
+	m.closed(a)
+}
+
 // signedByAnother signs a file with keys of the same kind that the firmware does not know.
 func signedByAnother(t *testing.T, file string) []byte {
 	t.Helper()
