@@ -161,7 +161,7 @@ func TestAFactoryResetTakesTheChainOnlyIfItsBoxIsTickedAndThatIsTyped(t *testing
 		h.tab.Click("input[name=erase]")
 		h.press("factory-reset")
 		h.types(name)
-		h.tab.AwaitText(owner.EraseWords)
+		h.tab.AwaitText(owner.EraseWords().String())
 	}
 	begin()
 	h.types("erase nothing")
@@ -172,7 +172,7 @@ func TestAFactoryResetTakesTheChainOnlyIfItsBoxIsTickedAndThatIsTyped(t *testing
 		t.Fatal("another sentence wipes the Base")
 	}
 	begin()
-	h.types(owner.EraseWords)
+	h.types(owner.EraseWords().String())
 	if !windowtest.Ended(h.tab) {
 		t.Fatalf("it is not done:\n%s", h.tab.Text())
 	}
