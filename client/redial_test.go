@@ -130,7 +130,7 @@ func TestAnAppMovesAfterAReloadOfTheEntryAndMissesNothing(t *testing.T) {
 	}
 	select {
 	case <-old.Done():
-	case <-time.After(2 * retiredTime):
+	case <-time.After(patience):
 		t.Error("the old connection is still there")
 	}
 	if silences := must(h.owner.store.record(laptop.transport.id)).Silences; len(silences) != 0 {

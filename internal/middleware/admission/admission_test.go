@@ -467,9 +467,10 @@ func TestADripFeedEndsAtTheDeadline(t *testing.T) {
 		t.Error("a byte now and then keeps the connection open")
 	}
 	broken := open(t, limits, func(inner net.Listener) net.Listener { return slidingListener{inner, limits.Handshake} })
-	if dripFeed(t, broken, 4*limits.Handshake) {
-		t.Error("with a deadline that slides, the drip feed should go on; this attack proves nothing")
-	}
+	// On a busy machine a byte may come after the deadline.
+	eventually(t, "with a deadline that slides, the drip feed goes on, or this attack proves nothing", func() bool {
+		return !dripFeed(t, broken, 4*limits.Handshake)
+	})
 }
 
 // hold opens silent connections from many addresses, 4 from each, and keeps them.

@@ -534,7 +534,7 @@ func (w lateWindow) CloseWindow(ctx context.Context) error {
 	select {
 	case <-w.asked:
 		return w.Authority.CloseWindow(ctx)
-	case <-time.After(time.Second):
+	case <-time.After(registrytest.TestTime):
 		return pairing.ErrBusy
 	}
 }

@@ -222,7 +222,7 @@ func TestAConnectionHoldsNobodyUpForADisk(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(registrytest.TestTime):
 		t.Error("the disk holds up a connection")
 	}
 	close(written)
