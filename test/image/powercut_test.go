@@ -213,11 +213,11 @@ const (
 	flagDiscard = 1 << 2
 )
 
-// recorded are QEMU's arguments for a disk of which each write is recorded. It has no commands that clear a part without writing it:
-// QEMU 7.2 records them wrongly if others run at the same time.
+// recorded are QEMU's arguments for a disk of which each write is recorded. It has no commands that clear a part without writing it,
+// and merges no writes: QEMU 7.2 records the first wrongly if others run at the same time, and a merged write of 1024 parts not at all.
 func recorded(disk, record string) []string {
 	return []string{"-blockdev", "driver=blklogwrites,node-name=recorded,log-super-update-interval=1,file.driver=file,file.filename=" + disk +
-		",log.driver=file,log.filename=" + record, "-device", "virtio-blk-pci,drive=recorded,discard=off,write-zeroes=off"}
+		",log.driver=file,log.filename=" + record, "-device", "virtio-blk-pci,drive=recorded,discard=off,write-zeroes=off,request-merging=off"}
 }
 
 // operation is a write to a disk; or a flush, after which everything is kept that was written before it.
@@ -276,6 +276,9 @@ func readRecord(path string) ([]operation, error) {
 		first, count, flags := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:])
 		if flags&flagDiscard != 0 {
 			return nil, fmt.Errorf("%s has a discard, which that disk has not", path)
+		}
+		if flags == 0 && count == 0 {
+			return nil, fmt.Errorf("%s has a gap after %d operations", path, len(operations))
 		}
 		if flags&flagFlush != 0 {
 			operations = append(operations, operation{flush: true})
