@@ -156,6 +156,8 @@ func (m *model) overviewKeys() line {
 			keys = append(keys, "p  pair")
 		}
 		return m.keyLine(keys...)
+	case b.Connection == owner.Unfollowed: // it is not asked by a key either
+		return m.keyLine(append(keys, "p  pair")...)
 	case b.Connection != owner.Connected:
 		return m.keyLine(append(keys, "r  try now", "p  pair")...)
 	}

@@ -51,6 +51,16 @@ func (b *book) base(name string) *Base {
 	return nil
 }
 
+// byID returns the Base with this id; nil: none.
+func (b *book) byID(id string) *Base {
+	for i := range b.state.Bases {
+		if b.state.Bases[i].ID() == id {
+			return &b.state.Bases[i]
+		}
+	}
+	return nil
+}
+
 // take takes in the news of a Follower.
 func (b *book) take(news any, now time.Time) {
 	switch n := news.(type) {
@@ -275,9 +285,7 @@ func (b *book) lockdowns(base string) (n int) {
 
 // forget drops the answer to a part.
 func (b *book) forget(part wantedPart) {
-	for _, base := range b.state.Bases {
-		if base.ID() == part.base {
-			delete(base.Parts, part.Want)
-		}
+	if base := b.byID(part.base); base != nil {
+		delete(base.Parts, part.Want)
 	}
 }

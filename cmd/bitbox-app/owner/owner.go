@@ -259,7 +259,7 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 	known, is := o.book.state.Base(base)
 	switch {
 	case d.Kind != Pair && !is:
-		return 0, &client.Error{Kind: client.ErrNoSuchBase, Text: "this App is no longer paired with that Base"}
+		return 0, errNotPaired
 	case d.Kind == Pair && base != "", d.Kind != Pair && deeds[d.Kind].name == "":
 		return 0, &client.Error{Kind: client.ErrInvalid, Text: "that cannot be done to a Base"}
 	case d.Kind != Lockdown && o.book.underWay("") >= maxUnderWay:
@@ -504,10 +504,9 @@ func (o *Owner) Stop(deed uint64) {
 func (o *Owner) Want(base string, what Want) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	known, is := o.book.state.Base(base)
 	part := wantedPart{base, what}
 	_, asked := o.wanted[part]
-	if !is || !asked && len(o.wanted) >= maxWants {
+	if o.book.byID(base) == nil || !asked && len(o.wanted) >= maxWants {
 		return
 	}
 	o.wanted[part] = time.Now().Add(wantTime)
@@ -517,18 +516,18 @@ func (o *Owner) Want(base string, what Want) {
 		}
 		o.tails[base] = tail{part: part}
 	}
-	if !asked && !o.beginLocked(func() { o.askFor(part, known.Name) }) {
+	if !asked && !o.beginLocked(func() { o.askFor(part) }) {
 		delete(o.wanted, part)
 	}
 }
 
-func (o *Owner) askFor(part wantedPart, name string) {
+func (o *Owner) askFor(part wantedPart) {
 	for o.isWanted(part) {
-		answered, err := o.askOnce(name, part.Want)
-		o.answered(name, part, answered, err)
+		answered, err := o.askOnce(part)
+		o.answered(part, answered, err)
 		if err == nil {
-			if err = o.followLog(name, part); err != nil {
-				o.answered(name, part, Answered{}, err)
+			if err = o.followLog(part); err != nil {
+				o.answered(part, Answered{}, err)
 			}
 		}
 		pause(o.ctx, partEvery)
@@ -536,12 +535,12 @@ func (o *Owner) askFor(part wantedPart, name string) {
 }
 
 // answered keeps an answer, or an error beside the last answer.
-func (o *Owner) answered(name string, part wantedPart, answered Answered, err error) {
+func (o *Owner) answered(part wantedPart, answered Answered, err error) {
 	if o.ctx.Err() != nil {
 		return
 	}
 	o.change(func(b *book) {
-		base := b.base(name)
+		base := b.byID(part.base)
 		if base == nil {
 			return
 		}
@@ -572,13 +571,13 @@ func (o *Owner) beginTail(part wantedPart) (context.Context, context.CancelFunc)
 
 // followLog keeps the newest lines of a log, until nobody looks, another log takes its place, or the stream
 // ends with an error.
-func (o *Owner) followLog(name string, part wantedPart) error {
+func (o *Owner) followLog(part wantedPart) error {
 	tail, end := o.beginTail(part)
 	if tail == nil {
 		return nil
 	}
 	defer end()
-	session, err := o.Source.Open(name)
+	session, err := o.openByID(part.base)
 	if err != nil {
 		return err
 	}
@@ -619,7 +618,7 @@ func (o *Owner) followLog(name string, part wantedPart) error {
 			mu.Lock()
 			newest := lines[max(0, len(lines)-logLines):]
 			mu.Unlock()
-			o.answered(name, part, Answered{Lines: newest}, nil)
+			o.answered(part, Answered{Lines: newest}, nil)
 		}
 	}
 }
@@ -646,13 +645,27 @@ func (o *Owner) isWanted(part wantedPart) bool {
 	return wanted
 }
 
-func (o *Owner) askOnce(name string, what Want) (Answered, error) {
+// openByID opens a session with a Base by the name that it has now.
+func (o *Owner) openByID(base string) (Session, error) {
+	o.mu.Lock()
+	known, is := o.book.state.Base(base)
+	o.mu.Unlock()
+	if !is {
+		return nil, errNotPaired
+	}
+	return o.Source.Open(known.Name)
+}
+
+// errNotPaired: the pairing is gone.
+var errNotPaired error = &client.Error{Kind: client.ErrNoSuchBase, Text: "this App is no longer paired with that Base"}
+
+func (o *Owner) askOnce(part wantedPart) (Answered, error) {
 	ctx, cancel := context.WithTimeout(o.ctx, o.CallTime)
 	defer cancel()
-	session, err := o.Source.Open(name)
+	session, err := o.openByID(part.base)
 	if err != nil {
 		return Answered{}, err
 	}
 	defer session.Close()
-	return session.Ask(ctx, what)
+	return session.Ask(ctx, part.Want)
 }

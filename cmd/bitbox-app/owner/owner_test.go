@@ -294,6 +294,59 @@ func TestAPartIsAskedForWhileItIsWanted(t *testing.T) {
 	})
 }
 
+// renamed is a house with two Bases, whose names this App exchanges.
+type renamed struct {
+	*fakeSource
+	exchanged bool
+}
+
+func (r *renamed) Bases() ([]client.Base, error) {
+	bases := []client.Base{{Name: "kitchen", State: client.Active}, {Name: "attic", State: client.Active, PublicKey: [32]byte{1}, AppID: "x"}}
+	r.locked(func() {
+		if r.exchanged {
+			bases[0].Name, bases[1].Name = bases[1].Name, bases[0].Name
+		}
+	})
+	return bases, nil
+}
+
+func (r *renamed) Open(name string) (Session, error) {
+	session, err := r.fakeSource.Open(name)
+	return namedSession{session, name}, err
+}
+
+// namedSession answers with the name by which it was opened.
+type namedSession struct {
+	Session
+	name string
+}
+
+func (s namedSession) Ask(context.Context, Want) (Answered, error) {
+	return Answered{ListFrom: s.name}, nil
+}
+
+// An answer stays with the Base that was asked when another one gets its name.
+func TestAPartIsAskedOfTheSameBaseAfterARenaming(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &renamed{fakeSource: &fakeSource{look: answering}}
+		o := New(Options{Source: source, CallTime: 20 * time.Second})
+		t.Cleanup(runs(o))
+		synctest.Wait()
+		first, second, what := o.State().Bases[0].ID(), o.State().Bases[1].ID(), Want{Part: Disks}
+		o.Want(first, what)
+		synctest.Wait()
+		source.locked(func() { source.exchanged = true })
+		o.Refresh("", false)
+		time.Sleep(2 * partEvery)
+		synctest.Wait()
+		kitchen, _ := o.State().Base(first)
+		attic, _ := o.State().Base(second)
+		if from := kitchen.Parts[what].ListFrom; kitchen.Name != "attic" || from != "attic" || len(attic.Parts) != 0 {
+			t.Errorf("the Base that is now %q was asked as %q; the other one has %v", kitchen.Name, from, attic.Parts)
+		}
+	})
+}
+
 // A service that logs much is followed by one stream, which ends when another log is looked at, or none.
 func TestALogIsFollowedWhileItIsLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
