@@ -176,7 +176,13 @@ var keyTable = []struct{ keys, what string }{
 func (m *model) helpLines() []line {
 	var lines []line
 	for _, k := range keyTable {
-		lines = append(lines, line{{fmt.Sprintf("  %-12s", k.keys), bold}, {k.what, 0}})
+		name := fmt.Sprintf("  %-12s", k.keys)
+		for n, part := range wrap(k.what, m.width-len(name)-1, 0) {
+			if n > 0 {
+				name = strings.Repeat(" ", len(name))
+			}
+			lines = append(lines, append(line{{name, bold}}, part...))
+		}
 	}
 	lines = append(lines, nil)
 	return append(lines, indented("  ", wrap("Each change is shown in words first, and made only when you say yes to it.", m.width-4, 0))...)

@@ -198,7 +198,7 @@ func (m *model) viewNothing() []line {
 		lines = append(lines, append(indented("  ", wrap(text, width, s)), nil)...)
 	}
 	say("This App is not paired with any Base yet, and none is announced on the local network.", bold)
-	say("Is the Base on, and on this network? It appears here by itself. If you know its address, press p and type it.", 0)
+	say("Is the Base on, and on this network? It appears here by itself. To type its address, press p.", 0)
 	if m.state.SearchErr != nil {
 		say(explain(m.state.SearchErr), red)
 	}
