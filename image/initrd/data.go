@@ -52,7 +52,7 @@ func openData(d *disk) error {
 	}
 	// 1: it has repaired what is safe to repair (e2fsck(8)).
 	if code, out, err := run(checking, "/usr/sbin/e2fsck", "-p", device); err != nil || code > 1 {
-		return fmt.Errorf("check the file system of %s: e2fsck ended with %d: %s: %w", device, code, out, err)
+		return fmt.Errorf("check the file system of %s: %w", device, failed("e2fsck", code, out, err))
 	}
 	if err := unix.Mount(device, data, "ext4", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID, "usrquota"); err != nil {
 		return fmt.Errorf("mount %s: %w", device, err)
@@ -89,7 +89,7 @@ func makeData(d *disk) error {
 	code, out, err := run(making, "/usr/bin/systemd-repart", "--dry-run=no", "--empty=refuse", "--seed=random", "--no-pager", "--no-legend",
 		"--definitions="+definitions, "/dev/"+d.name)
 	if err != nil || code != 0 {
-		return fmt.Errorf("systemd-repart ended with %d: %s: %w", code, out, err)
+		return failed("systemd-repart", code, out, err)
 	}
 	made, err := readDisk(d.name)
 	if err != nil {
@@ -117,6 +117,14 @@ func run(limit time.Duration, argv ...string) (code int, out string, err error) 
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	return command.ProcessState.ExitCode(), strings.Join(lines[max(0, len(lines)-5):], "; "), err
+}
+
+// failed says how a program has failed: with an exit code, or, if err is not nil, without one.
+func failed(program string, code int, out string, err error) error {
+	if err != nil {
+		return fmt.Errorf("run %s: %w: %s", program, err, out)
+	}
+	return fmt.Errorf("%s ended with %d: %s", program, code, out)
 }
 
 // fill makes what is missing of a tree of folders and links. A version that is started for the first time may need more

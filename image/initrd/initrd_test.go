@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -227,5 +228,14 @@ func TestTheMachineIDIsDrawnOnce(t *testing.T) {
 	}
 	if drawn, err := keepMachineID(path); err != nil || drawn == first || !machineIDs.MatchString(drawn+"\n") {
 		t.Errorf("of half an id it makes %q: %v", drawn, err)
+	}
+}
+
+func TestAProgramThatFailsIsNamedWithItsCodeOrItsError(t *testing.T) {
+	if got := failed("e2fsck", 8, "it is damaged", nil).Error(); got != "e2fsck ended with 8: it is damaged" {
+		t.Error(got)
+	}
+	if err := failed("e2fsck", -1, "so far", os.ErrNotExist); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "so far") {
+		t.Error(err)
 	}
 }
