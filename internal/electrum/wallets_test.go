@@ -13,11 +13,14 @@ import (
 // answers. Read were:
 //
 //   - Sparrow: BatchedElectrumServerRpc and the classes of its answers at 12d45a8 and ccfb9fd,
-//     PagedBatchRequestBuilder at 7d459a9, ElectrumServer at 0260a12. Silent payments and
-//     blockchain.block.stats are asked only of servers that offer them: this one does not.
+//     PagedBatchRequestBuilder and SimpleElectrumServerRpc at 7d459a9, ElectrumServer at 12d45a8. Silent
+//     payments and blockchain.block.stats are asked only of servers that offer them: this one does not.
+//     Sparrow knows by a server's name whether to send batches. It does not know ours, so it asks for one
+//     thing at a time, and some of its IDs are texts; batches are here for the day on which it does.
 //   - BlueWallet: BlueElectrum.ts at 0623885, rn-electrum-client at 518506a.
-//   - BitBoxApp: block-client-go, electrum/client.go at 95c9170 and jsonrpc/client.go at 337d1e3. It asks
-//     nothing else of a server.
+//   - BitBoxApp: block-client-go, electrum/client.go at 95c9170 and jsonrpc/client.go at 337d1e3;
+//     bitbox-wallet-app, electrum/electrum.go at 5007f6c, electrum/client.go at f7890fb and
+//     headers/headers.go at 0658b42. It asks nothing else of a server.
 //
 // $hash, $tx and $absent stand for a script, its first transaction, and one that nobody knows; $raw is no
 // transaction.
@@ -63,6 +66,28 @@ func TestWalletsThatCannotRunHereGetTheAnswersThatTheyRead(t *testing.T) {
 			{`[{"jsonrpc":"2.0","method":"blockchain.scripthash.unsubscribe","params":["$hash"],"id":21}]`, `"result":true`},
 			{`{"jsonrpc":"2.0","method":"server.ping","id":22}`, `"result":null`},
 		},
+		"Sparrow, one thing at a time": {
+			{`{"jsonrpc":"2.0","method":"server.version","params":["Sparrow","1.4"],"id":1}`, `,"1.4"]`},
+			{`{"jsonrpc":"2.0","method":"server.features","id":2}`, `"pruning":null`},
+			{`{"jsonrpc":"2.0","method":"blockchain.headers.subscribe","id":3}`, `"height":3`},
+			{`{"jsonrpc":"2.0","method":"blockchain.estimatefee","params":[25],"id":4}`, `"id":4,"result":-1`},
+			{`{"jsonrpc":"2.0","method":"blockchain.scripthash.subscribe","params":["$hash"],"id":"m/84'/1'/0'/0/0-5"}`,
+				`"id":"m/84'/1'/0'/0/0-5","result":"`},
+			{`{"jsonrpc":"2.0","method":"blockchain.scripthash.subscribe","params":["$absent"],"id":"m/84'/1'/0'/1/0-6"}`,
+				`"id":"m/84'/1'/0'/1/0-6","result":null`},
+			{`{"jsonrpc":"2.0","method":"blockchain.scripthash.get_history","params":["$hash"],"id":"m/84'/1'/0'/0/0-7"}`,
+				`{"tx_hash":"$tx","height":1}`},
+			{`{"jsonrpc":"2.0","method":"blockchain.scripthash.get_mempool","params":["$hash"],"id":"m/84'/1'/0'/0/0-8"}`, `"result":[]`},
+			{`{"jsonrpc":"2.0","method":"blockchain.block.header","params":[1],"id":9}`, `"id":9,"result":"`},
+			{`{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx"],"id":10}`, `"result":"0`},
+			{`{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":11}`, `"confirmations":3`},
+			// By the beginning of this message it knows that the transaction was not sent yet.
+			{`{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$absent",true],"id":12}`,
+				`"error":{"code":2,"message":"No such mempool or blockchain transaction`},
+			{`{"jsonrpc":"2.0","method":"blockchain.transaction.get_merkle","params":["$tx",1],"id":13}`, `"block_height":1,"merkle":[],"pos":0`},
+			{`{"jsonrpc":"2.0","method":"blockchain.scripthash.unsubscribe","params":["$hash"],"id":14}`, `"result":true`},
+			{`{"jsonrpc":"2.0","method":"server.ping","id":15}`, `"result":null`},
+		},
 		"BlueWallet": {
 			{`{"jsonrpc":"2.0","method":"server.version","params":["bluewallet","1.4"],"id":1}`, `,"1.4"]`},
 			{`{"jsonrpc":"2.0","method":"blockchain.headers.subscribe","params":[],"id":2}`, `"height":3`},
@@ -88,7 +113,8 @@ func TestWalletsThatCannotRunHereGetTheAnswersThatTheyRead(t *testing.T) {
 			{`{"jsonrpc":"2.0","method":"server.version","params":["2.7.11","1.4"],"id":22}`, `,"1.4"]`},
 		},
 		"BitBoxApp": {
-			{`{"jsonrpc":"2.0","id":0,"method":"server.version","params":["BitBox Wallet App","1.4"]}`, `,"1.4"]`},
+			{`{"jsonrpc":"2.0","id":0,"method":"server.version","params":["BitBoxApp/4.48.0","1.4"]}`, `,"1.4"]`},
+			{`{"jsonrpc":"2.0","id":12,"method":"blockchain.block.headers","params":[4,10]}`, `"count":0,"hex":"","max":2016`},
 			{`{"jsonrpc":"2.0","id":1,"method":"blockchain.headers.subscribe","params":[]}`, `"height":3`},
 			{`{"jsonrpc":"2.0","id":2,"method":"blockchain.block.headers","params":[0,2016]}`, `"count":4,"hex":"01000000`},
 			{`{"jsonrpc":"2.0","id":3,"method":"blockchain.scripthash.subscribe","params":["$hash"]}`, `"result":"`},

@@ -210,37 +210,60 @@ func inChain(heightA, heightB uint32, positionA, positionB int) int {
 	return positionA - positionB
 }
 
+// maxSpan is how many bytes are read at once for the sake of several transactions of a block. A question to
+// the node takes about as long as this many bytes.
+const maxSpan = 64 << 10
+
+// span is how many of the places, from the first on, are read at once.
+func span(places []index.Place) int {
+	n := 1
+	for n < len(places) && places[n].Block == places[0].Block && end(places[n])-uint64(places[0].Offset) <= maxSpan {
+		n++
+	}
+	return n
+}
+
+func end(p index.Place) uint64 { return uint64(p.Offset) + uint64(p.Size) }
+
 // Transactions reads the transactions at these places, which are in the order of the chain.
 func Transactions(ctx context.Context, blocks Blocks, places []index.Place, each func(index.Place, chain.Tx) error) error {
 	var whole []byte // the block that was read last
 	var of chain.Hash
 	parts := true
-	for _, place := range places {
+	for n := 0; len(places) > 0; places = places[n:] {
+		n = span(places)
+		first, last := places[0], places[n-1]
+		size := end(last) - uint64(first.Offset)
 		var raw []byte
 		err := source.ErrNotOffered
 		if parts {
-			raw, err = blocks.Part(ctx, place.Block, place.Offset, place.Size)
+			raw, err = blocks.Part(ctx, first.Block, first.Offset, uint32(size))
 		}
 		if errors.Is(err, source.ErrNotOffered) {
 			parts, err = false, nil
-			if of != place.Block || whole == nil {
+			if of != first.Block || whole == nil {
 				whole = nil // a block takes 4 MB, and the next one may be waited for
-				whole, err = blocks.Block(ctx, place.Block)
-				of = place.Block
+				whole, err = blocks.Block(ctx, first.Block)
+				of = first.Block
 			}
-			if end := uint64(place.Offset) + uint64(place.Size); err == nil && end <= uint64(len(whole)) {
-				raw = whole[place.Offset:end]
+			if err == nil && end(last) <= uint64(len(whole)) {
+				raw = whole[first.Offset:end(last)]
 			}
 		}
 		if err != nil {
 			return err
 		}
-		tx, err := chain.ParseTx(raw)
-		if err != nil {
-			return fmt.Errorf("the block of the node has no transaction where it should be: %w", err)
+		if uint64(len(raw)) != size {
+			return errors.New("the block of the node ends before a transaction that should be in it")
 		}
-		if err := each(place, tx); err != nil {
-			return err
+		for _, place := range places[:n] {
+			tx, err := chain.ParseTx(raw[place.Offset-first.Offset:][:place.Size])
+			if err != nil {
+				return fmt.Errorf("the block of the node has no transaction where it should be: %w", err)
+			}
+			if err := each(place, tx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

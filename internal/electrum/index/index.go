@@ -71,15 +71,21 @@ const (
 	memTableSize = 8 << 20
 	maxTables    = 3
 	maxFiles     = 512
-	// maxHeld is how many hints are kept back at most. One takes 16 bytes, and 16 more while it is
-	// stored.
+	// maxHeld is how many hints are kept back before they are stored. One takes 16 bytes, and 16 more
+	// while it is stored. A block counts as perBlock hints beside its own.
 	maxHeld = 1 << 20
 	// fileFrom is how many hints make a file of their own: the store takes it as it is. Fewer go
 	// through its memory.
 	fileFrom = maxHeld / 16
 	// maxLayers is how many files on top of each other the store has before new ones wait.
 	maxLayers = 20
+	// maxStall is how long the store may take for what was kept back. It waits for room on its disk, and
+	// gives no error.
+	maxStall = time.Minute
 )
+
+// ErrStalled: the store still waits. It takes no further block until it goes on.
+var ErrStalled = errors.New("the index for wallets cannot be written: the disk is full, or too slow")
 
 // ErrDamaged is wrapped by what is returned when the index cannot be believed: it must be
 // removed and built again.
@@ -118,6 +124,9 @@ type Index struct {
 	stored state // without what is kept back
 	held   rows
 	view   atomic.Pointer[View]
+	// writing gets the result of what the store is writing; nil: it writes nothing. Then written is stored.
+	writing chan error
+	written state
 
 	config    Config
 	options   *pebble.Options
@@ -139,8 +148,10 @@ type Config struct {
 	Damaged func()
 	// FS takes the place of the disk, in tests.
 	FS vfs.FS
-	// Held takes the place of the number of hints that are kept back, in tests.
-	Held int
+	// Held takes the place of the number of hints that are kept back, in tests; Stall takes that of how
+	// long the store may take.
+	Held  int
+	Stall time.Duration
 }
 
 // Open opens the index, or makes an empty one.
@@ -150,6 +161,9 @@ func Open(config Config) (*Index, error) {
 	}
 	if config.Held == 0 {
 		config.Held = maxHeld
+	}
+	if config.Stall == 0 {
+		config.Stall = maxStall
 	}
 	i := &Index{config: config, compacted: make(chan struct{}, 1), damaged: make(chan struct{}), onDamage: config.Damaged}
 	cache := pebble.NewCache(cacheSize)
@@ -238,8 +252,15 @@ func (i *Index) judge(err error) error {
 	return fmt.Errorf("use the index of the wallet server: %w", err)
 }
 
-// Close writes what is in memory, and closes the index.
-func (i *Index) Close() error { return errors.Join(i.Flush(), i.db.Close()) }
+// Close writes what is in memory, and closes the index. A store that still waits stays open until the
+// process ends; it loses the last blocks, whole.
+func (i *Index) Close() error {
+	err := i.Flush()
+	if errors.Is(err, ErrStalled) {
+		return err
+	}
+	return errors.Join(err, i.db.Close())
+}
 
 // load reads the blocks. The chain goes from the one that was added last to the first.
 func (i *Index) load(first chain.Hash) error {
@@ -266,11 +287,10 @@ func (i *Index) load(first chain.Hash) error {
 	}
 	if n := len(i.blocks); n > 0 {
 		last := i.blocks[n-1]
-		sizes, _, err := i.sizes(last.first)
-		if err != nil {
+		i.next = last.first
+		if _, err := i.sizes(last.first, func(uint32) bool { i.next++; return true }); err != nil {
 			return err
 		}
-		i.next = last.first + uint32(len(sizes))
 		i.head = make([]uint32, last.height+1)
 		for at := uint32(n - 1); ; at = i.blocks[at].parent {
 			i.head[i.blocks[at].height] = at
@@ -354,6 +374,11 @@ func (i *Index) Rewind(height uint32) {
 // Add adds the block that follows. It becomes visible by Publish. If the store fails, the blocks
 // that were kept back are lost: Tip tells which one it has.
 func (i *Index) Add(b *chain.Block) error {
+	if i.writing != nil {
+		if err := i.await(); err != nil {
+			return err
+		}
+	}
 	_, tip, some := i.Tip()
 	if some && b.Header.Previous() != tip {
 		return errors.New("add a block to the index: it does not follow the last one")
@@ -379,24 +404,45 @@ func (i *Index) Add(b *chain.Block) error {
 
 // store stores what was kept back.
 func (i *Index) store() error {
+	if i.writing != nil {
+		if err := i.await(); err != nil {
+			return err
+		}
+	}
 	if len(i.blocks) == len(i.stored.blocks) {
 		i.stored = i.state // the chain may have been rewound
 		return nil
 	}
-	i.held.sort()
-	err := failpoint.Around("index: blocks", func() error {
-		if i.held.hints() < i.config.Held*fileFrom/maxHeld {
-			return i.held.batch(i.db)
+	held, writing := i.held, make(chan error, 1)
+	i.held, i.writing, i.written = rows{}, writing, i.state
+	go func() {
+		held.sort()
+		writing <- failpoint.Around("index: blocks", func() error {
+			if held.hints() < i.config.Held*fileFrom/maxHeld {
+				return held.batch(i.db)
+			}
+			return i.ingest(held)
+		})
+	}()
+	return i.await()
+}
+
+// await waits for what the store is writing.
+func (i *Index) await() error {
+	stalled := time.NewTimer(i.config.Stall)
+	defer stalled.Stop()
+	select {
+	case err := <-i.writing:
+		i.writing = nil
+		if err != nil {
+			i.held, i.state = rows{}, i.stored
+			return i.judge(err)
 		}
-		return i.ingest()
-	})
-	i.held.clear()
-	if err != nil {
-		i.state = i.stored
-		return i.judge(err)
+		i.stored = i.written
+		return nil
+	case <-stalled.C:
+		return ErrStalled
 	}
-	i.stored = i.state
-	return nil
 }
 
 // draft is the name of a file that the store has not taken yet.
@@ -411,7 +457,7 @@ func removeDraft(config Config) error {
 }
 
 // ingest makes a file of the rows, which the store takes as it is, all of it or nothing.
-func (i *Index) ingest() error {
+func (i *Index) ingest(held rows) error {
 	for i.db.Metrics().Levels[0].Sublevels >= maxLayers {
 		select {
 		case <-i.compacted:
@@ -426,7 +472,7 @@ func (i *Index) ingest() error {
 		return err
 	}
 	w := sstable.NewWriter(objstorageprovider.NewFileWritable(file), i.options.MakeWriterOptions(0, i.db.TableFormat()))
-	err = i.held.each(w.Set)
+	err = held.each(w.Set)
 	if err = errors.Join(err, w.Close()); err == nil {
 		err = i.db.Ingest(context.Background(), []string{path})
 	}
@@ -436,28 +482,29 @@ func (i *Index) ingest() error {
 	return err
 }
 
-// sizes returns the sizes of a block's transactions, and where the first begins.
-func (i *Index) sizes(first uint32) (sizes []uint32, begin uint32, err error) {
+// sizes hands on the sizes of a block's transactions, until each returns false, and returns where the first
+// begins.
+func (i *Index) sizes(first uint32, each func(size uint32) bool) (begin uint32, err error) {
 	value, closer, err := i.db.Get(binary.BigEndian.AppendUint32([]byte{sizesRow}, first))
 	if errors.Is(err, pebble.ErrNotFound) {
 		err = fmt.Errorf("%w: the sizes of a block are missing", ErrDamaged)
 	}
 	if err != nil {
-		return nil, 0, i.judge(err)
+		return 0, i.judge(err)
 	}
 	defer func() { err = errors.Join(err, closer.Close()) }()
 	for rest, started := value, false; len(rest) > 0; started = true {
 		n, length := binary.Uvarint(rest)
 		if length <= 0 || n > chain.MaxBlock {
-			return nil, 0, i.judge(fmt.Errorf("%w: the sizes of a block are no numbers", ErrDamaged))
+			return 0, i.judge(fmt.Errorf("%w: the sizes of a block are no numbers", ErrDamaged))
 		}
-		if rest = rest[length:]; started {
-			sizes = append(sizes, uint32(n))
-		} else {
+		if rest = rest[length:]; !started {
 			begin = uint32(n)
+		} else if !each(uint32(n)) {
+			break
 		}
 	}
-	return sizes, begin, nil
+	return begin, nil
 }
 
 // Publish shows the chain that was built to readers. If the store fails, as for Add.
@@ -523,18 +570,18 @@ func (v *View) place(number uint32) (p Place, ok bool, err error) {
 	if next := v.chain[after-1] + 1; int64(next) < int64(len(v.blocks)) && number >= v.blocks[next].first {
 		return p, false, nil
 	}
-	sizes, offset, err := v.index.sizes(b.first)
-	if err != nil {
-		return p, false, err
-	}
-	at := int(number - b.first)
-	if at >= len(sizes) {
-		return p, false, nil
-	}
-	for _, size := range sizes[:at] {
-		offset += size
-	}
-	return Place{b.height, b.hash, at, offset, sizes[at]}, true, nil
+	p = Place{Height: b.height, Block: b.hash, Position: int(number - b.first)}
+	left, before := p.Position, uint32(0)
+	begin, err := v.index.sizes(b.first, func(size uint32) bool {
+		if left == 0 {
+			p.Size, ok = size, true
+			return false
+		}
+		left, before = left-1, before+size
+		return true
+	})
+	p.Offset = begin + before
+	return p, ok && err == nil, err
 }
 
 // places finds the transactions of hints, in the order of the chain. most bounds how many hints

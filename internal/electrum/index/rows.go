@@ -35,11 +35,12 @@ func (h *hints) add(p prefix, number uint32) {
 	*h = append(*h, hint{binary.BigEndian.Uint64(p[:]), number})
 }
 
-// hints is how many there are.
-func (r *rows) hints() int { return len(r.pays) + len(r.spends) + len(r.ids) }
+// perBlock is how many hints take as much memory as the two rows of a block: 256 bytes. A chain whose blocks
+// have one transaction each would otherwise fill the memory with them.
+const perBlock = 16
 
-// clear forgets them.
-func (r *rows) clear() { *r = rows{} }
+// hints is how many there are. A block counts as perBlock.
+func (r *rows) hints() int { return len(r.pays) + len(r.spends) + len(r.ids) + perBlock*len(r.blocks) }
 
 // add adds those of a block.
 func (r *rows) add(height, first uint32, b *chain.Block) {

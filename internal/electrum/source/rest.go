@@ -57,7 +57,13 @@ func (r *rest) get(ctx context.Context, most int64, form string, args ...any) ([
 		return nil, errors.New("the node does not answer")
 	}
 	defer func() { _ = response.Body.Close() }()
-	b, err := io.ReadAll(io.LimitReader(response.Body, most+1))
+	var b []byte
+	if size := response.ContentLength; 0 <= size && size <= most { // a block is long: no buffer grows to its size
+		b = make([]byte, size)
+		_, err = io.ReadFull(response.Body, b)
+	} else {
+		b, err = io.ReadAll(io.LimitReader(response.Body, most+1))
+	}
 	switch {
 	case err != nil:
 		return nil, errors.New("the node has hung up in the middle of its answer")
