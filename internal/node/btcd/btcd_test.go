@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -112,9 +111,9 @@ func TestEachFaultOfBtcdHasItsSentence(t *testing.T) {
 	config.Certificate = filepath.Join(t.TempDir(), "missing")
 	expect("no certificate", "the program at the address of btcd shows another certificate than the one of btcd", made(config))
 
-	b.Signal(syscall.SIGSTOP)
+	b.Pause()
 	expect("slow", "btcd does not answer in time", own)
-	b.Signal(syscall.SIGCONT)
+	b.Resume()
 	expect("on again", "", own)
 	b.Kill()
 	expect("killed", "btcd does not run", own)

@@ -18,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +26,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/btcd"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/jsonrpc"
+	"golang.org/x/sys/unix"
 )
 
 // Patience is how long a test waits for what a node does; only one that fails reaches it.
@@ -228,8 +228,27 @@ func (b *Btcd) has(other *Btcd) (bool, error) {
 	return slices.ContainsFunc(look.Peers, func(p *basev1.Peer) bool { return p.GetAddress() == other.P2P }), nil
 }
 
-// Signal sends it a signal, such as SIGSTOP.
-func (b *Btcd) Signal(signal syscall.Signal) {
+// Pause stops all its threads until Resume. SIGSTOP alone reaches them one after the other, and the last ones
+// may still answer; the parent hears when the whole process has stopped.
+func (b *Btcd) Pause() {
+	b.t.Helper()
+	b.signal(unix.SIGSTOP)
+	err := error(unix.EINTR)
+	for err == unix.EINTR {
+		err = unix.Waitid(unix.P_PID, b.command.Process.Pid, nil, unix.WSTOPPED, nil)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Resume has it go on after Pause.
+func (b *Btcd) Resume() {
+	b.t.Helper()
+	b.signal(unix.SIGCONT)
+}
+
+func (b *Btcd) signal(signal unix.Signal) {
 	b.t.Helper()
 	if err := b.command.Process.Signal(signal); err != nil {
 		b.t.Fatal(err)
@@ -239,7 +258,7 @@ func (b *Btcd) Signal(signal syscall.Signal) {
 // Stop ends it in order.
 func (b *Btcd) Stop() {
 	b.t.Helper()
-	b.Signal(syscall.SIGTERM)
+	b.signal(unix.SIGTERM)
 	_ = b.command.Wait()
 	b.command = nil
 }
