@@ -142,7 +142,7 @@ function children(old, fresh) {
   let at = old.firstChild
   for (const want of Array.from(fresh.childNodes)) {
     let have = at
-    while (have && label(have) !== label(want)) have = have.nextSibling
+    while (have && label(have) !== label(want)) have = want.data === undefined ? have.nextSibling : null // text stands still
     if (!have) {
       const misplaced = kept.find(node => label(node) === label(want)) // it stays where it is
       misplaced ? change(misplaced, want) : old.insertBefore(want, at)
