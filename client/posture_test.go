@@ -144,6 +144,9 @@ func exposed(view *PostureView) bool { return len(view.Effective().Endpoints) > 
 func (h *house) look() *PostureView {
 	h.t.Helper()
 	view, err := h.session.Posture(h.t.Context())
+	if errors.Is(err, ErrLost) { // the App had not heard yet that the Base has ended its connection
+		view, err = h.session.Posture(h.t.Context())
+	}
 	if err != nil {
 		h.t.Fatalf("look at the posture: %v", err)
 	}
