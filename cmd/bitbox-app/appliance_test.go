@@ -270,7 +270,7 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 		"Banned: 192.0.2.7 (sshd). (3 more of this kind were left out. 9 more entries do not fit here.)": {LeftOut: proto.Uint32(3),
 			Cut: proto.Uint32(9), Event: &basev1.Event_BansChanged{
 				BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
-		"The pairing window is open to let in a viewer for another 1 min 0 s.": {Event: &basev1.Event_WindowChanged{
+		"The pairing window is open to let in a viewer for another 1 min.": {Event: &basev1.Event_WindowChanged{
 			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},
 		"The audit has findings: Open (port), Odd (key).": {Event: &basev1.Event_DriftFound{
 			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},

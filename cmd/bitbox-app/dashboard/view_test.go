@@ -224,7 +224,7 @@ func busy(t *testing.T) *stage {
 	look.Access.Doors = append(look.Access.Doors, owner.Door{Kind: "electrum", Port: 50002, ForGood: true, From: []string{"192.168.1.0/24"}})
 	look.Access.SSH, look.Access.SSHLeft = true, 118*time.Minute
 	look.Access.Trying, look.Access.UndoneIn = true, 42*time.Second
-	look.Access.Tried = []client.PostureChange{{Opens: true, Done: "SSH was switched on for 2 h 0 min, for the keys anna@laptop."}}
+	look.Access.Tried = []client.PostureChange{{Opens: true, Done: "SSH was switched on for 2 h, for the keys anna@laptop."}}
 	look.Window = &basev1.Window{Open: true, RemainingMs: 171_000}
 	look.Bans = []*basev1.Ban{
 		{Jail: "sshd", Address: "192.0.2.7", Until: timestamppb.New(noon.Add(50 * time.Minute))},
@@ -295,7 +295,7 @@ var screens = map[string]func(*testing.T) *stage{
 	},
 	"question": func(t *testing.T) *stage {
 		return busy(t).begins("c").asks(
-			client.PostureChange{Opens: true, Text: "SSH will be switched on for 2 h 0 min, for the keys anna@laptop."},
+			client.PostureChange{Opens: true, Text: "SSH will be switched on for 2 h, for the keys anna@laptop."},
 			client.PostureChange{Text: "The pairing window will be closed."})
 	},
 	"question-early": func(t *testing.T) *stage {

@@ -86,7 +86,7 @@ func TestGermanIsWrittenAsGermansWrite(t *testing.T) {
 		"27.11.2026, 08:05":     German.When(time.Date(2026, 11, 27, 8, 5, 0, 0, time.Local), now),
 		"1,5 GiB":               German.Size(3 << 29),
 		"1 Tag 3 Stunden":       German.Length(27 * time.Hour),
-		"2 Tage 0 h":            German.Duration(172800),
+		"2 Tage":                German.Duration(172800),
 		"99,9 %, noch etwa 5 s": German.Progress(&basev1.Node{Progress: 1, LeftSeconds: new(uint64(5))}),
 		"SSH ist jetzt für den Schlüssel „anna“ (SHA256:x) eingeschaltet, 2 Stunden lang.": German.Changed(client.PostureChange{
 			Kind: "ssh.on", Args: []any{2 * time.Hour, []sshkey.Key{{Comment: "anna", Fingerprint: "SHA256:x"}}}}).Text,

@@ -33,18 +33,25 @@ func (l Language) When(t, now time.Time) string {
 	return t.Format(l.date + "15:04")
 }
 
-// Duration writes seconds for people, with the two largest units.
+// Duration writes seconds for people: in the largest unit that fits, and the next one unless that is zero.
 func (l Language) Duration(seconds uint64) string {
 	days, hours, minutes := seconds/86400, seconds/3600%24, seconds/60%60
 	switch {
 	case days > 0:
-		return l.Count("values.days", int(days), hours)
+		return l.Count("values.days", int(days)) + andSome(hours, "h")
 	case hours > 0:
-		return fmt.Sprintf("%d h %d min", hours, minutes)
+		return fmt.Sprintf("%d h", hours) + andSome(minutes, "min")
 	case minutes > 0:
-		return fmt.Sprintf("%d min %d s", minutes, seconds%60)
+		return fmt.Sprintf("%d min", minutes) + andSome(seconds%60, "s")
 	}
 	return fmt.Sprintf("%d s", seconds)
+}
+
+func andSome(n uint64, unit string) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %d %s", n, unit)
 }
 
 // Size writes bytes for people.
