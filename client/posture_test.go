@@ -144,9 +144,6 @@ func exposed(view *PostureView) bool { return len(view.Effective().Endpoints) > 
 func (h *house) look() *PostureView {
 	h.t.Helper()
 	view, err := h.session.Posture(h.t.Context())
-	if errors.Is(err, ErrLost) { // the App had not heard yet that the Base has ended its connection
-		view, err = h.session.Posture(h.t.Context())
-	}
 	if err != nil {
 		h.t.Fatalf("look at the posture: %v", err)
 	}
@@ -442,6 +439,7 @@ func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
 			if !strings.Contains(err.Error(), told[final]) {
 				t.Errorf("the user is told %q", err)
 			}
+			h.Machine.WhenExamined(nil) // the end of the try is examined, too
 			h.Open()
 			eventually(t, "being applied", func() bool {
 				_, trying, _ := h.look().Pending()
