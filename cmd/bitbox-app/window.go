@@ -69,7 +69,7 @@ func (p *program) openWindow(c *cobra.Command, o window.Options) error {
 		return err
 	}
 	o.Dir, o.Owner = known.Dir, p.owner(app, "", known)
-	o.Pages = func(l words.Language, idle time.Duration) window.Renderer { return pages.New(l, idle, l.Event) }
+	o.Pages = func(l words.Language, idle time.Duration) window.Renderer { return pages.New(l, idle) }
 	o.SystemLanguage = systemLanguage(os.Getenv)
 	o.Say = func(sentence string) { _ = p.printf("%s\n", p.out.Fold("", sentence)) }
 	return window.Run(c.Context(), o)

@@ -95,7 +95,7 @@ func (d *desk) handle(w http.ResponseWriter, r *http.Request) {
 // document writes a page whole.
 func (d *desk) document(page pages.Page) string {
 	var document bytes.Buffer
-	err := pages.New(words.English, time.Minute, nil).Document(&document, page, pages.Frame{Path: "/", Proof: hex.EncodeToString(d.proof[:])})
+	err := pages.New(words.English, time.Minute).Document(&document, page, pages.Frame{Path: "/", Proof: hex.EncodeToString(d.proof[:])})
 	if err != nil {
 		d.t.Error(err)
 	}

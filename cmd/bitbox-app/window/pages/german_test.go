@@ -321,7 +321,7 @@ func germanStates(t *testing.T) map[string]owner.State {
 func TestGermanPagesHaveNoEnglish(t *testing.T) {
 	texts := func(l words.Language, address string, s owner.State) []string {
 		var text strings.Builder
-		r := New(l, 15*time.Minute, l.Event)
+		r := New(l, 15*time.Minute)
 		if err := r.Document(&text, r.Page(address, s, now), Frame{Path: "/page"}); err != nil {
 			t.Fatal(err)
 		}

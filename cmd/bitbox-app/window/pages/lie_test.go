@@ -128,7 +128,7 @@ func TestNoAnswerOfABaseBreaksOrTurnsAPage(t *testing.T) {
 			b := l.base(role)
 			s := owner.State{Bases: []owner.Base{b, wellBase()}}
 			for _, language := range words.Languages() {
-				r := New(language, time.Minute, language.Event)
+				r := New(language, time.Minute)
 				paths := []string{"/bases", "/pair"}
 				for _, each := range screens {
 					paths = append(paths, addressOf(b, each.name)+"?service=nginx")

@@ -238,7 +238,7 @@ func (v *view) happened() (shown happened) {
 	for n := len(v.base.Events) - 1; n >= 0 && len(shown.News) < shownEvents; n-- {
 		e := v.base.Events[n]
 		shown.News = append(shown.News, news{
-			Key: fmt.Sprintf("%d %d", e.GetSequence(), e.First.UnixMilli()), Text: cmp.Or(v.event(e.Event), "…"),
+			Key: fmt.Sprintf("%d %d", e.GetSequence(), e.First.UnixMilli()), Text: cmp.Or(v.language.Event(e.Event), "…"),
 			At: e.At, Now: v.now, Times: e.Times,
 		})
 	}

@@ -51,7 +51,6 @@ import (
 	"time"
 	"unicode"
 
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
@@ -143,17 +142,15 @@ type Frame struct {
 type Renderer struct {
 	language  words.Language
 	idle      time.Duration
-	event     func(*basev1.Event) string
 	templates *template.Template
 }
 
 //go:embed *.html
 var files embed.FS
 
-// New returns a renderer. The window locks after idle without key or pointer; event puts an event of a
-// Base into a sentence.
-func New(l words.Language, idle time.Duration, event func(*basev1.Event) string) *Renderer {
-	r := &Renderer{language: l, idle: idle, event: event}
+// New returns a renderer. The window locks after idle without key or pointer.
+func New(l words.Language, idle time.Duration) *Renderer {
+	r := &Renderer{language: l, idle: idle}
 	r.templates = template.Must(template.New("").Funcs(r.functions()).ParseFS(files, "*.html"))
 	return r
 }

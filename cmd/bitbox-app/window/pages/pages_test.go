@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -146,14 +145,7 @@ func hostileBase() owner.Base {
 	return b
 }
 
-func renderer(l words.Language) *Renderer {
-	return New(l, 15*time.Minute, func(e *basev1.Event) string {
-		if started := e.GetSessionStarted(); started != nil {
-			return fmt.Sprintf("The App %q has connected.", started.GetApp().GetName())
-		}
-		return "The Base has started."
-	})
-}
+func renderer(l words.Language) *Renderer { return New(l, 15*time.Minute) }
 
 // document makes the page of an address, writes it for a preview, and reads it as a browser does.
 func document(t *testing.T, name string, p Page) *html.Node {
@@ -509,7 +501,7 @@ func TestAPageInAnotherLanguageHasAnotherShape(t *testing.T) {
 // The settings show the time that is in force, even one that they do not offer.
 func TestTheSettingsShowAfterWhichTimeThePageLocks(t *testing.T) {
 	for idle, want := range map[time.Duration][2]string{15 * time.Minute: {"15", "15 minutes"}, 2 * time.Hour: {"", "2 hours"}} {
-		r := New(words.English, idle, nil)
+		r := New(words.English, idle)
 		p := r.Page(addressOf(wellBase(), "settings"), states["well"], now)
 		var chosen [][2]string
 		for _, n := range elements(document(t, "settings", p)) {
