@@ -63,8 +63,9 @@ func wellBase() owner.Base {
 		})
 	}
 	connected := basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Id: "b2", Name: "phone"}}}
+	begun := basev1.Event_BaseStarted{BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: "1.3.0", Booted: true}}
 	b.Events = []owner.Event{
-		{First: now.Add(-26 * time.Hour), At: now.Add(-26 * time.Hour), Times: 1, Event: &basev1.Event{Sequence: 3}},
+		{First: now.Add(-26 * time.Hour), At: now.Add(-26 * time.Hour), Times: 1, Event: &basev1.Event{Sequence: 3, Event: &begun}},
 		{First: now.Add(-50 * time.Minute), At: now.Add(-3 * time.Minute), Times: 4,
 			Event: &basev1.Event{Sequence: 9, Event: &connected}},
 	}
