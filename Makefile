@@ -156,11 +156,11 @@ test-update: ## update a Base in every way that can fail (root; some minutes)
 	$(GO) test -count=1 -v -timeout 30m -tags updates ./test/update
 
 .PHONY: test-image
-test-image: ## boot the image in QEMU, attack it from outside, look at it from inside (root; an hour and more)
+test-image: ## boot the image in QEMU, attack it from outside, look at it from inside (root; hours)
 	./scripts/setup-image
 	./scripts/setup-image test
 	package=$$(./scripts/package $(VERSION) amd64 $(BUILD)) && BITBOX_BASE_PACKAGE=$$(realpath "$$package") \
-		$(GO) test -count=1 -v -timeout 120m -tags image ./test/image
+		$(GO) test -count=1 -v -timeout 300m -tags image ./test/image
 
 .PHONY: generate
 generate: ## regenerate the protobuf code (needs protoc: apt-get install protobuf-compiler libprotobuf-dev)
