@@ -32,7 +32,7 @@ func (b *background) ended() {
 	}
 }
 
-// Wait waits until everything has ended that runs now.
+// Wait waits until nothing runs.
 func (b *background) Wait() {
 	b.mu.Lock()
 	idle := b.idle
