@@ -40,6 +40,22 @@ func socket(t testing.TB) string {
 // takenOver is a bitbox-node that answers each request by these replies.
 func takenOver(t testing.TB, replies ...[]byte) *nodeclient.Client {
 	t.Helper()
+	return served(t, func(request *ipc.Request, send func([]byte) error) error {
+		if _, err := request.Read(); err != nil {
+			return err
+		}
+		for _, reply := range replies {
+			if err := send(reply); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// served is a bitbox-node that does this with each request.
+func served(t testing.TB, answer func(request *ipc.Request, send func([]byte) error) error) *nodeclient.Client {
+	t.Helper()
 	path := socket(t)
 	listener, err := ipc.Listen(path, 0o600)
 	if err != nil {
@@ -49,15 +65,7 @@ func takenOver(t testing.TB, replies ...[]byte) *nodeclient.Client {
 	var running sync.WaitGroup
 	running.Go(func() {
 		_ = ipc.Serve(ctx, listener, func(_ context.Context, _ ipc.Peer, request *ipc.Request, send func([]byte) error) error {
-			if _, err := request.Read(); err != nil {
-				return err
-			}
-			for _, reply := range replies {
-				if err := send(reply); err != nil {
-					return err
-				}
-			}
-			return nil
+			return answer(request, send)
 		})
 	})
 	t.Cleanup(func() {
@@ -264,32 +272,21 @@ func TestAQuestionWaitsForANodeProcessThatRestarts(t *testing.T) {
 // A bitbox-node that refuses is asked twice: a question does not become a flood.
 func TestANodeProcessThatHangsUpIsAskedOnceMore(t *testing.T) {
 	for hangUps, answered := range map[int32]bool{1: true, 2: false} {
-		path := socket(t)
-		listener, err := ipc.Listen(path, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		var running sync.WaitGroup
 		var asked atomic.Int32
 		reply := marshal(t, &nodev1.NodeReply{Result: &nodev1.NodeReply_Node{Node: &basev1.Node{State: basev1.Node_STATE_CURRENT}}})
-		running.Go(func() {
-			_ = ipc.Serve(ctx, listener, func(_ context.Context, _ ipc.Peer, request *ipc.Request, send func([]byte) error) error {
-				if asked.Add(1) <= hangUps {
-					return errors.New("it ends")
-				}
-				if _, err := request.Read(); err != nil {
-					return err
-				}
-				return send(reply)
-			})
+		client := served(t, func(request *ipc.Request, send func([]byte) error) error {
+			if asked.Add(1) <= hangUps {
+				return errors.New("it ends")
+			}
+			if _, err := request.Read(); err != nil {
+				return err
+			}
+			return send(reply)
 		})
-		n, err := nodeclient.Dial(path).Node(t.Context())
+		n, err := client.Node(t.Context())
 		if answered != (err == nil) || answered && n.GetState() != basev1.Node_STATE_CURRENT || asked.Load() != 2 {
 			t.Errorf("it hung up %d times, was asked %d times, and answered %v, %v", hangUps, asked.Load(), n, err)
 		}
-		cancel()
-		running.Wait()
 	}
 }
 
