@@ -200,15 +200,25 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 			t.Errorf("with somebody on the entry's port setup says %v\n%s", err, out)
 		}
 		s.MustExec("systemctl", "stop", "squatter")
-		for unit, lines := range map[string]string{
-			generation.FirewallUnit: "ExecStartPre=/bin/false",
-			generation.ProxyUnit:    "ExecStart=\nExecStart=/usr/sbin/nginx -v",
-		} {
-			directory := "/run/systemd/system/" + unit + ".d"
-			s.MustExec("mkdir", "-p", directory)
-			if _, err := s.ExecInput("[Service]\n"+lines+"\n", "dd", "status=none", "of="+directory+"/broken.conf"); err != nil {
+		// systemd can start NGINX again, and with it the unit of its ports, while it is told to stop them
+		// all. Here that unit is always started again, once.
+		again := "[Unit]\nConditionPathExists=/run/once\n[Service]\nType=oneshot\nExecStart=/usr/bin/rm /run/once\n" +
+			"ExecStart=/usr/bin/systemctl --no-block start " + generation.PortsUnit + "\n"
+		write := func(path, content string) {
+			s.MustExec("mkdir", "-p", filepath.Dir(path))
+			if _, err := s.ExecInput(content+"\n", "dd", "status=none", "of="+path); err != nil {
 				t.Fatal(err)
 			}
+		}
+		write("/run/systemd/system/bitbox-base-again.service", again)
+		for unit, lines := range map[string]string{
+			generation.FirewallUnit: "[Service]\nExecStartPre=/bin/false",
+			generation.ProxyUnit:    "[Service]\nExecStart=\nExecStart=/usr/sbin/nginx -v",
+		} {
+			directory, ports := "/run/systemd/system/"+unit+".d", "/run/systemd/system/"+generation.PortsUnit+".d"
+			write(directory+"/broken.conf", lines)
+			write(ports+"/again.conf", "[Unit]\nOnSuccess=bitbox-base-again.service")
+			write("/run/once", "")
 			s.MustExec("systemd-run", "--quiet", "--remain-after-exit", "--unit=setup", "--property=StandardOutput=file:/run/setup",
 				"--property=StandardError=file:/run/setup",
 				"bitbox-base", "setup", "--yes")
@@ -228,9 +238,14 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 			t.Logf("with a broken %s: %s", unit, lastLine(s.MustExec("cat", "/run/setup")))
 			_, _ = s.Exec("systemctl", "stop", "setup")
 			_, _ = s.Exec("systemctl", "reset-failed", "setup")
-			s.MustExec("rm", "-r", directory, "/run/setup")
+			s.MustExec("rm", "-r", directory, ports, "/run/setup")
 			s.MustExec("systemctl", "daemon-reload")
 		}
+		if _, err := s.Exec("cat", "/run/once"); err == nil {
+			t.Error("nothing was started again, so this test shows less")
+		}
+		s.MustExec("rm", "/run/systemd/system/bitbox-base-again.service")
+		s.MustExec("systemctl", "daemon-reload")
 		untouched(t, "after a failed setup")
 	})
 

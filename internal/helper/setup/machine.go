@@ -428,18 +428,48 @@ func verifyOnce(ctx context.Context, units []string) error {
 	return conn.Close()
 }
 
+// stopTries is how often the units are told to stop. The second time ends what the first has left.
+const stopTries = 10
+
+// stop stops all units of the Base.
+func stop(ctx context.Context) error {
+	// The helper first: while it applies a posture it has systemd reload units, and each such job
+	// would cancel the one that stops the same unit.
+	for _, unit := range []string{"bitbox-base-system.socket", "bitbox-base-system.service"} {
+		if _, err := run(ctx, "", systemctl, "stop", unit); err != nil {
+			return err
+		}
+	}
+	// systemd takes one unit after the other. One that has failed and is started again in between
+	// starts what it needs, whether that was stopped a moment ago or is being stopped.
+	var left string
+	var refused error
+	for range stopTries {
+		_, refused = run(ctx, "", systemctl, "stop", "bitbox-base-*")
+		units, err := run(ctx, "", systemctl, "list-units", "--plain", "--no-legend",
+			"--state=active,activating,reloading,deactivating", "bitbox-base-*")
+		if err != nil {
+			return err
+		}
+		jobs, err := run(ctx, "", systemctl, "list-jobs", "--plain", "--no-legend", "bitbox-base-*")
+		if err != nil {
+			return err
+		}
+		if left = strings.TrimSpace(units + jobs); left == "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("these still run after %d attempts: %s (%v)", stopTries, strings.ReplaceAll(left, "\n", "; "), refused)
+}
+
 // Undo restores the machine as it was. It can be repeated.
 func (m Machine) Undo(ctx context.Context) error {
 	r, err := ReadRecord("/")
 	if err != nil {
 		return err
 	}
-	// The helper first: while it applies a posture it has systemd reload units, and each such job
-	// would cancel the one that stops the same unit.
-	for _, units := range [][]string{{"bitbox-base-system.socket", "bitbox-base-system.service"}, {"bitbox-base-*"}} {
-		if _, err := run(ctx, "", append([]string{systemctl, "stop"}, units...)...); err != nil {
-			return fmt.Errorf("stop the Base: %w", err)
-		}
+	if err := stop(ctx); err != nil {
+		return fmt.Errorf("stop the Base: %w", err)
 	}
 	// Failed units would be listed for as long as the machine runs.
 	if _, err := run(ctx, "", systemctl, "reset-failed", "bitbox-base-*"); err != nil {
