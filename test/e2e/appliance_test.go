@@ -146,8 +146,10 @@ func (b *base) watch(a *app) (ended chan struct{}) {
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
-		for range stream.All() {
-			continue
+		for _, err := range stream.All() {
+			if err != nil {
+				b.whyEnded.Store(ended, err)
+			}
 		}
 	}()
 	return ended
@@ -158,7 +160,8 @@ func (b *base) goesOn(what string, ended chan struct{}) {
 	b.t.Helper()
 	select {
 	case <-ended:
-		b.t.Errorf("%s was ended", what)
+		why, _ := b.whyEnded.Load(ended)
+		b.t.Errorf("%s was ended: %v", what, why)
 	case <-time.After(200 * time.Millisecond):
 	}
 }

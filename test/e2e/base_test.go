@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ type base struct {
 	stateKey   posture.SigningKey
 	seed       posture.AppSeed
 	memory     posture.Memory
+	whyEnded   sync.Map // of chan struct{} to error: what ended the streams of watch
 }
 
 // boot boots with the real helper, and this binary as the Middleware.
