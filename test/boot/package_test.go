@@ -224,10 +224,11 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 				"bitbox-base", "setup", "--yes")
 			stage.Until(t, "setup begins to put everything back", func() error {
 				// systemd-run does not wait until the file is there.
-				if out, err := s.Exec("cat", "/run/setup"); err != nil || !strings.Contains(out, "starting the Base") {
-					return fmt.Errorf("%w: %s", err, out)
+				out, err := s.Exec("cat", "/run/setup")
+				if err == nil && !strings.Contains(out, "starting the Base") {
+					err = errors.New(out)
 				}
-				return nil
+				return err
 			})
 			stage.Until(t, "setup has put everything back", func() error {
 				if out := s.MustExec("cat", "/run/setup"); !strings.Contains(out, "restored") {
