@@ -32,10 +32,11 @@ type avahiGroup struct {
 	} `xml:"service"`
 }
 
-// RenderAnnouncement writes the file that Avahi reads.
+// RenderAnnouncement writes the file that Avahi reads. It takes each name that noiseconn.CheckName
+// takes, also one with U+FFFD: nobody would find a Base whose name it refuses.
 func RenderAnnouncement(a Announcement) (string, error) {
 	for _, text := range append([]string{a.Name}, a.TXT...) {
-		printable := strings.IndexFunc(text, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }) < 0
+		printable := utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 		if text == "" || !printable || len(text) > 255 {
 			return "", fmt.Errorf("render the mDNS announcement: %q must be 1 to 255 bytes of text", text)
 		}

@@ -8,7 +8,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/google/go-cmp/cmp"
@@ -157,5 +160,37 @@ func TestAnnouncementIsWhatAvahiReads(t *testing.T) {
 		if text, err := RenderAnnouncement(a); err == nil {
 			t.Errorf("%s: rendered\n%s", name, text)
 		}
+	}
+}
+
+// A Base may have any name that CheckName takes, and is announced by exactly this name: if it were
+// not, no App would find it. Names of many characters at a time try each of them.
+func TestEachNameOfABaseIsAnnounced(t *testing.T) {
+	tried, name := 0, ""
+	announced := func() {
+		var read avahiGroup
+		text, err := RenderAnnouncement(Announcement{Name: name, Port: 8845, TXT: []string{"v=1"}})
+		if err == nil {
+			err = xml.Unmarshal([]byte(text), &read)
+		}
+		if err != nil || read.Name != name {
+			t.Errorf("%+q: Avahi reads %+q (%v)", name, read.Name, err)
+		}
+		name = ""
+	}
+	for r := range rune(unicode.MaxRune + 1) {
+		one := "a" + string(r) + "b" // a space or a mark has to stand within
+		if !utf8.ValidRune(r) || noiseconn.CheckName(one) != nil {
+			continue
+		}
+		tried++
+		if len(name)+len(one) > noiseconn.MaxNameSize {
+			announced()
+		}
+		name += one
+	}
+	announced()
+	if tried < 900_000 { // of 1,112,064, most of them unassigned; 137,468 are for private use
+		t.Errorf("only %d characters were tried", tried)
 	}
 }

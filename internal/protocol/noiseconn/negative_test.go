@@ -83,6 +83,7 @@ func computeNegativeVectors(t *testing.T) negativeVectors {
 		{"Küche", "letters", true},
 		{"❤️", "a variation selector after a visible character", true},
 		{"a b", "a space within", true},
+		{"a\ufffd", "the replacement character, which is a symbol", true},
 		{"", "empty", false},
 		{string(bytes.Repeat([]byte("x"), 64)), "64 bytes", false},
 		{"a ", "a space at the end", false},
