@@ -328,6 +328,9 @@ func (p *pace) wait(e *basev1.Event, of policy) {
 			return
 		}
 		of.merge(waiting, e)
+		if cut := waiting.GetCut() + e.GetCut(); cut > 0 {
+			waiting.Cut = proto.Uint32(cut)
+		}
 		waiting.Time = e.GetTime()
 		shrink(waiting)
 		return
