@@ -54,7 +54,7 @@ more than information, the exit code says so.`,
 						text += "\nInternet: " + a.reach + ".\n"
 					}
 					if a.GetBuiltWith() != "" {
-						text += "\nThe Base's programs were built with " + client.Printable(a.GetBuiltWith()) + ".\n"
+						text += "\nThe Base's system helper was built with " + client.Printable(a.GetBuiltWith()) + ".\n"
 					}
 					return p.printf("%s", text)
 				},

@@ -122,7 +122,7 @@ func (p *program) audit(c *cobra.Command, request *systemv1.SystemRequest) error
 		if err := describeFindings(c.OutOrStdout(), result.GetFindings()); err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(c.OutOrStdout(), "\nThe programs were built with %s.\n", result.GetBuiltWith()); err != nil {
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "\nThe system helper was built with %s.\n", result.GetBuiltWith()); err != nil {
 			return err
 		}
 	}

@@ -204,6 +204,33 @@ func TestEverythingIsBuiltWithTheSameGo(t *testing.T) {
 	}
 }
 
+// The packages bring btcd too, which is a module of its own.
+func TestEachProgramOfThePackagesIsScannedForVulnerabilities(t *testing.T) {
+	words := func(script string, line *regexp.Regexp) (found []string) {
+		content, err := os.ReadFile(filepath.Join(root, "scripts", script))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range line.FindAllSubmatch(content, -1) {
+			found = append(found, strings.Trim(string(match[1]), `"`))
+		}
+		return found
+	}
+	built := words("package", regexp.MustCompile(`\bbuild usr/\S+ ([^\s)]+)`))
+	scanned := words("vulnerabilities", regexp.MustCompile(`(?m)^scan linux \S+ (\S+)$`))
+	if len(built) < 4 {
+		t.Fatalf("scripts/package builds only %q", built)
+	}
+	for _, program := range built {
+		if !slices.ContainsFunc(scanned, func(pattern string) bool {
+			folder, all := strings.CutSuffix(pattern, "...")
+			return program == pattern || all && strings.HasPrefix(program, folder)
+		}) {
+			t.Errorf("scripts/package builds %s, which scripts/vulnerabilities does not scan: %q", program, scanned)
+		}
+	}
+}
+
 var (
 	link = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]*))?\)`)
 	// heading is one of a document, and mark what a forge leaves out of its anchor.

@@ -1042,7 +1042,7 @@ func (*RunAuditRequest) Descriptor() ([]byte, []int) {
 type RunAuditResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Findings []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
-	// The Go release that built the program which runs, such as "go1.27.3".
+	// The Go release that built the system helper which runs, such as "go1.27.3".
 	BuiltWith     string `protobuf:"bytes,2,opt,name=built_with,json=builtWith,proto3" json:"built_with,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

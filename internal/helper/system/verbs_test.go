@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -138,6 +139,9 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if built := reply.GetAudit().GetBuiltWith(); built != runtime.Version() {
+			t.Errorf("the audit says that %q built the helper, which %s did", built, runtime.Version())
 		}
 		return len(reply.GetAudit().GetFindings())
 	}
