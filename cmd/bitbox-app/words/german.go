@@ -1500,8 +1500,8 @@ var germanFindings = map[string]finding{
 		"Kennen Sie es nicht, trennen Sie die Base vom Netz. Sonst entfernen Sie sein Paket oder diese Rechte.",
 	},
 	"files-left-out": {
-		"Es sind zu viele Dateien, um alle zu prüfen",
-		"Jemand versteckt vielleicht eine Datei in der Menge oder füllt den Datenträger. Die Base selbst legt nie so viele an.",
+		"Nicht alle Dateien ließen sich prüfen",
+		"Jemand versteckt dort vielleicht eine Datei oder füllt den Datenträger. Die Base selbst legt nie so viele an und kann alle eigenen lesen.",
 		"",
 	},
 	"password": {

@@ -252,10 +252,12 @@ var kinds = []kind{
 	},
 	{
 		id: idLeftOut, check: "loose-files", severity: Warning,
-		title:    "There are too many files to check them all",
-		expected: fmt.Sprintf("at most %d files, %d in a folder, %d levels, in each place", maxEntries, maxInDirectory, maxDepth),
-		why:      "Somebody may be hiding a file in the crowd, or filling the disk. The Base itself never makes this many.",
-		fix:      "Below " + middlewareState + " the Middleware made them, and an attacker may have taken it over: run `bitbox-app factory-reset`, then pair again. Below /home somebody who logged in by SSH made them: remove them there.",
+		title:    "Not all files could be checked",
+		expected: fmt.Sprintf("readable files, in each place at most %d, %d in a folder, %d levels", maxEntries, maxInDirectory, maxDepth),
+		why:      "Somebody may be hiding a file there, or filling the disk. The Base never makes so many files, and can read all of its own.",
+		fix: "Below /home somebody who logged in by SSH made them: remove them there. Below " + middlewareState + " or " + walletState +
+			" an attacker may have taken over the service that made them: run `bitbox-app factory-reset`, then pair again; below " + nodeState +
+			" add --erase-chain. Elsewhere restart the Base; if it is still there, its disk may be failing.",
 	},
 	{
 		id: idPassword, check: "users", severity: Critical,

@@ -7,10 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
 func TestLooseFilesAreFound(t *testing.T) {
@@ -56,18 +60,18 @@ func TestTheHostIsWalkedWithoutFollowingLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	var loose []string
-	leftOut, err := Host{}.Walk(context.Background(), []string{root, filepath.Join(root, "absent")}, func(path string, f File) {
+	leftOut := Host{}.Walk(context.Background(), []string{root, filepath.Join(root, "absent")}, func(path string, f File) {
 		if isLoose(f) {
 			loose = append(loose, path)
 		}
 	})
-	if err != nil || leftOut != nil || !slices.Equal(loose, []string{filepath.Join(root, "a")}) {
-		t.Errorf("found %v, %v", loose, err)
+	if leftOut != nil || !slices.Equal(loose, []string{filepath.Join(root, "a")}) {
+		t.Errorf("found %v, left out %q", loose, leftOut)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if leftOut, err := (Host{}).Walk(ctx, []string{root}, func(string, File) {}); err != nil || len(leftOut) != 1 {
-		t.Errorf("a walk that has no time left out %q, %v", leftOut, err)
+	if leftOut := (Host{}).Walk(ctx, []string{root}, func(string, File) {}); len(leftOut) != 1 {
+		t.Errorf("a walk that has no time left out %q", leftOut)
 	}
 }
 
@@ -114,19 +118,135 @@ func TestAFloodOfFilesHidesNothingElsewhere(t *testing.T) {
 	}
 	var found []string
 	visits := 0
-	leftOut, err := Host{}.Walk(context.Background(), []string{root, crowded, deep}, func(path string, f File) {
+	leftOut := Host{}.Walk(context.Background(), []string{root, crowded, deep}, func(path string, f File) {
 		if visits++; isLoose(f) {
 			found = append(found, path)
 		}
 	})
-	if err != nil || !slices.Equal(found, []string{loose}) {
-		t.Errorf("found %q, %v", found, err)
+	if !slices.Equal(found, []string{loose}) {
+		t.Errorf("found %q", found)
 	}
 	if len(leftOut) != 2 || !strings.HasPrefix(leftOut[0], crowded+": there are more than") || !strings.HasPrefix(leftOut[1], deep+": ") {
 		t.Errorf("left out %.300q", leftOut)
 	}
 	if visits < maxInDirectory || visits > maxInDirectory+maxDepth+10 {
 		t.Errorf("visited %d", visits)
+	}
+}
+
+// The attack: the owner of a folder replaces what the walk has listed before it gets there. The
+// walk must go on, and keep what it has found.
+func TestAFolderThatIsReplacedWhileItIsWalkedHidesNothing(t *testing.T) {
+	outside := t.TempDir()
+	for name, replace := range map[string]func(path string) error{
+		"by nothing":        func(string) error { return nil },
+		"by a file":         func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"by a link":         func(path string) error { return os.Symlink(outside, path) },
+		"by a link in void": func(path string) error { return os.Symlink(filepath.Join(outside, "absent"), path) },
+		"by a loop":         func(path string) error { return os.Symlink(path, path) },
+	} {
+		for _, depth := range []string{"listed", "listed/inner"} {
+			t.Run(name+" of "+depth, func(t *testing.T) {
+				own, other := t.TempDir(), t.TempDir()
+				swapped := filepath.Join(own, "listed")
+				var loose []string
+				for _, directory := range []string{own, other} {
+					path := filepath.Join(directory, "loose")
+					loose = append(loose, path)
+					if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, more := range []string{"inner/most", "beside", "other"} {
+					if err := os.MkdirAll(filepath.Join(swapped, more), 0o700); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var found []string
+				replaced := false
+				leftOut := Host{}.Walk(t.Context(), []string{own, other}, func(path string, f File) {
+					if isLoose(f) {
+						found = append(found, path)
+					}
+					if path == filepath.Join(own, depth) && !replaced {
+						replaced = true
+						if err := errors.Join(os.RemoveAll(swapped), replace(swapped)); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+				if slices.Sort(found); !replaced || leftOut != nil || !slices.Equal(found, loose) {
+					t.Errorf("replaced: %v; found %q, not %q; left out %q", replaced, found, loose, leftOut)
+				}
+			})
+		}
+	}
+}
+
+// A folder that the walk may not read, or an entry of one, costs a line and no other finding.
+func TestAFolderThatCannotBeReadHidesNothingElsewhere(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	closed, listed, loose := filepath.Join(first, "closed"), filepath.Join(first, "listed"), filepath.Join(second, "loose")
+	if err := errors.Join(os.Mkdir(closed, 0o700), os.MkdirAll(filepath.Join(listed, "inner"), 0o700), os.WriteFile(loose, nil, 0o600),
+		os.Chmod(loose, 0o666), os.Chmod(closed, 0), os.Chmod(listed, 0o444), os.Chmod(filepath.Dir(first), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(listed, 0o700) })
+	var found []string
+	var leftOut []string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: this thread ends with its goroutine
+		if err := syscall.Setfsuid(65534); err != nil && os.Getuid() == 0 {
+			t.Error(err)
+		}
+		leftOut = Host{}.Walk(t.Context(), []string{first, second}, func(path string, f File) {
+			if isLoose(f) {
+				found = append(found, path)
+			}
+		})
+	}()
+	<-done
+	slices.Sort(leftOut)
+	want := []string{closed + " cannot be read", filepath.Join(listed, "inner") + " cannot be read"}
+	if !slices.Equal(found, []string{loose}) || !slices.Equal(leftOut, want) {
+		t.Errorf("found %q; left out %q, not %q", found, leftOut, want)
+	}
+}
+
+// A daemon without privilege has a root of its own for its state, after all others: whatever it
+// puts there uses up the limits of no other.
+func TestEachDaemonsStateIsWalkedForItself(t *testing.T) {
+	const directory = "root/usr/lib/systemd/system"
+	files, err := packaging.Units.ReadDir(directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/home"}
+	for _, file := range files {
+		unit, err := packaging.Units.ReadFile(directory + "/" + file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(unit), "\nUser=root\n") {
+			continue
+		}
+		for line := range strings.Lines(string(unit)) {
+			if names, is := strings.CutPrefix(line, "StateDirectory="); is {
+				for _, name := range strings.Fields(names) {
+					want = append(want, "/var/lib/"+name)
+				}
+			}
+		}
+	}
+	if len(want) < 4 {
+		t.Fatalf("the units have only %q", want)
+	}
+	own := slices.Clone(systemRoots[max(0, len(systemRoots)-len(want)):])
+	slices.Sort(want)
+	if slices.Sort(own); !slices.Equal(own, want) {
+		t.Errorf("the last roots are %q, not %q", own, want)
 	}
 }
 

@@ -24,9 +24,9 @@ type System interface {
 	// ReadDir returns the names in a directory; none if there is no such directory.
 	ReadDir(path string) ([]string, error)
 	// Walk visits everything below the roots, on their own file systems and without following
-	// links. A root inside another is visited once. If there is too much, or ctx ends, Walk
-	// leaves files out and returns a line for each such place.
-	Walk(ctx context.Context, roots []string, visit func(path string, f File)) (leftOut []string, err error)
+	// links. A root inside another is visited once. If there is too much, if something cannot be
+	// read, or if ctx ends, Walk leaves files out and returns a line for each such place.
+	Walk(ctx context.Context, roots []string, visit func(path string, f File)) (leftOut []string)
 	// Generation returns the number of the generation in force, and where its files differ from
 	// those given.
 	Generation(files generation.Files) (number uint64, drift []generation.Drift, err error)

@@ -21,41 +21,27 @@ const (
 	maxInDirectory = 50_000
 	// maxDepth is how many levels are visited; a Base has 15.
 	maxDepth = 40
-	// maxLeftOut bounds the lines that say what was left out.
-	maxLeftOut = 20
+	// maxLeftOut bounds the lines of one root that say what was left out.
+	maxLeftOut = 5
 	// readAtOnce is how many names are read at once.
 	readAtOnce = 256
 )
 
 // Walk implements System.
-func (Host) Walk(ctx context.Context, roots []string, visit func(path string, f File)) ([]string, error) {
-	w := walk{roots: roots, visit: visit}
+func (Host) Walk(ctx context.Context, roots []string, visit func(path string, f File)) []string {
+	var leftOut []string
 	for _, root := range roots {
-		info, err := os.Lstat(root)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return w.leftOut, err
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return w.leftOut, fmt.Errorf("look at %s: its file system is unknown", root)
-		}
-		if !info.IsDir() {
-			continue
-		}
-		visit(root, fileOf(info))
-		w.device, w.entries = stat.Dev, 0
-		if err := w.below(ctx, root); err != nil {
-			return w.leftOut, fmt.Errorf("look at the files below %s: %w", root, err)
-		}
+		w := walk{roots: roots, root: root, visit: visit}
+		w.whole(ctx)
+		leftOut = append(leftOut, w.leftOut...)
 	}
-	return w.leftOut, nil
+	return leftOut
 }
 
+// walk is that of one root.
 type walk struct {
 	roots   []string
+	root    string
 	visit   func(string, File)
 	device  uint64 // of the root's file system
 	entries int    // visited below the root
@@ -63,9 +49,38 @@ type walk struct {
 }
 
 func (w *walk) leave(format string, arguments ...any) {
-	if len(w.leftOut) < maxLeftOut {
-		w.leftOut = append(w.leftOut, fmt.Sprintf(format, arguments...))
+	line := fmt.Sprintf(format, arguments...)
+	if len(w.leftOut) < maxLeftOut && !slices.Contains(w.leftOut, line) {
+		w.leftOut = append(w.leftOut, line)
 	}
+}
+
+// missed says that a path could not be looked at. The owner of a folder can remove what was listed
+// in it, or put something else into its place, before the walk gets there. That is no error, and
+// must not end the walk.
+func (w *walk) missed(path string, err error) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP): // removed, or replaced
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		w.leave("%s: a path in it is longer than the kernel takes", w.root)
+	default:
+		w.leave("%s cannot be read", path)
+	}
+}
+
+func (w *walk) whole(ctx context.Context) {
+	info, err := os.Lstat(w.root)
+	if err != nil {
+		w.missed(w.root, err)
+		return
+	}
+	stat, known := info.Sys().(*syscall.Stat_t)
+	if !known || !info.IsDir() {
+		return
+	}
+	w.device = stat.Dev
+	w.visit(w.root, fileOf(info))
+	w.below(ctx)
 }
 
 // directory is one that is still to be read.
@@ -74,38 +89,30 @@ type directory struct {
 	depth int
 }
 
-// below visits everything below a root. It holds one directory open, and the paths of those still
+// below visits everything below the root. It holds one directory open, and the paths of those still
 // to be read, fewer than maxEntries.
-func (w *walk) below(ctx context.Context, root string) error {
-	for pending := []directory{{root, 1}}; len(pending) > 0; {
+func (w *walk) below(ctx context.Context) {
+	for pending := []directory{{w.root, 1}}; len(pending) > 0; {
 		next := pending[len(pending)-1]
-		pending = pending[:len(pending)-1]
-		inner, err := w.read(ctx, next, root)
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // it was removed meanwhile
-		case errors.Is(err, syscall.ENAMETOOLONG):
-			w.leave("%s: a path in it is longer than the kernel takes", root)
-		case err != nil:
-			return err
-		}
+		inner := w.read(ctx, next)
 		if w.entries > maxEntries {
-			w.leave("%s: there are more than %d files", root, maxEntries)
-			return nil
+			w.leave("%s: there are more than %d files", w.root, maxEntries)
+			return
 		}
 		if ctx.Err() != nil {
-			w.leave("%s: the time ran out", root)
-			return nil
+			w.leave("%s: the time ran out", w.root)
+			return
 		}
-		pending = append(pending, inner...)
+		pending = append(pending[:len(pending)-1], inner...)
 	}
-	return nil
 }
 
 // read visits the entries of one directory, and returns the directories among them.
-func (w *walk) read(ctx context.Context, d directory, root string) (inner []directory, err error) {
+func (w *walk) read(ctx context.Context, d directory) (inner []directory) {
 	file, err := os.OpenFile(d.path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, err
+		w.missed(d.path, err)
+		return nil
 	}
 	defer file.Close()
 	for count := 0; ; {
@@ -113,39 +120,37 @@ func (w *walk) read(ctx context.Context, d directory, root string) (inner []dire
 		for _, entry := range entries {
 			if count++; count > maxInDirectory {
 				w.leave("%s: there are more than %d files in it", d.path, maxInDirectory)
-				return inner, nil
+				return inner
 			}
 			if w.entries++; w.entries > maxEntries || ctx.Err() != nil {
-				return inner, nil
+				return inner
 			}
 			path := filepath.Join(d.path, entry.Name())
 			info, err := entry.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
 			if err != nil {
-				return inner, err
+				w.missed(path, err)
+				continue
 			}
 			stat, known := info.Sys().(*syscall.Stat_t)
 			elsewhere := known && stat.Dev != w.device || slices.Contains(w.roots, path)
-			if entry.IsDir() && elsewhere {
+			if info.IsDir() && elsewhere {
 				continue
 			}
 			w.visit(path, fileOf(info))
-			if !entry.IsDir() {
+			if !info.IsDir() {
 				continue
 			}
 			if d.depth == maxDepth {
-				w.leave("%s: there are folders more than %d levels deep", root, maxDepth)
+				w.leave("%s: there are folders more than %d levels deep", w.root, maxDepth)
 				continue
 			}
 			inner = append(inner, directory{path, d.depth + 1})
 		}
-		if errors.Is(err, io.EOF) {
-			return inner, nil
-		}
 		if err != nil {
-			return inner, err
+			if !errors.Is(err, io.EOF) {
+				w.missed(d.path, err)
+			}
+			return inner
 		}
 	}
 }
