@@ -1220,9 +1220,10 @@ func (*OpenWindow) Descriptor() ([]byte, []int) {
 
 type CloseWindow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ends only what an owner's App has begun without a signature: the window that it has
-	// opened, and the ceremony in it.
-	UnsignedOnly  bool `protobuf:"varint,1,opt,name=unsigned_only,json=unsignedOnly,proto3" json:"unsigned_only,omitempty"`
+	// The signing key of an owner whom the Middleware has revoked; empty: nobody is to be let in.
+	// It ends only what this owner may have begun: the window that it has ordered, one that an App
+	// has opened without a signature, the ceremony in either, and pending keys that it has ordered.
+	RevokedOwner  []byte `protobuf:"bytes,2,opt,name=revoked_owner,json=revokedOwner,proto3" json:"revoked_owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1257,11 +1258,11 @@ func (*CloseWindow) Descriptor() ([]byte, []int) {
 	return file_system_v1_authority_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *CloseWindow) GetUnsignedOnly() bool {
+func (x *CloseWindow) GetRevokedOwner() []byte {
 	if x != nil {
-		return x.UnsignedOnly
+		return x.RevokedOwner
 	}
-	return false
+	return nil
 }
 
 type Accept struct {
@@ -2261,9 +2262,9 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x14unknown_signing_keys\x18\x01 \x03(\fR\x12unknownSigningKeys\x122\n" +
 	"\x15orphaned_signing_keys\x18\x02 \x03(\fR\x13orphanedSigningKeys\"\f\n" +
 	"\n" +
-	"OpenWindow\"2\n" +
+	"OpenWindow\"8\n" +
 	"\vCloseWindow\x12#\n" +
-	"\runsigned_only\x18\x01 \x01(\bR\funsignedOnly\"J\n" +
+	"\rrevoked_owner\x18\x02 \x01(\fR\frevokedOwnerJ\x04\b\x01\x10\x02\"J\n" +
 	"\x06Accept\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12(\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\";\n" +

@@ -115,7 +115,7 @@ var recordAuthority = &changerecorder.Verb{
 		case *systemv1.AuthorityRequest_OpenWindow:
 			return changelog.OpenWindow
 		case *systemv1.AuthorityRequest_CloseWindow:
-			if verb.CloseWindow.GetUnsignedOnly() {
+			if len(verb.CloseWindow.GetRevokedOwner()) > 0 {
 				return "" // a consequence of a revocation, which is recorded
 			}
 			return changelog.CloseWindow

@@ -61,7 +61,7 @@ var (
 type Authority interface {
 	Activate(ctx context.Context, signingKey ed25519.PublicKey) error
 	Retire(ctx context.Context, signingKey ed25519.PublicKey) error
-	CloseUnsignedWindow(ctx context.Context) error
+	CloseWindowOf(ctx context.Context, owner ed25519.PublicKey) error
 	Reconcile(ctx context.Context, active []ed25519.PublicKey) (unknown, orphaned []ed25519.PublicKey, err error)
 }
 
@@ -436,8 +436,10 @@ func (r *Registry) Revoke(ctx context.Context, id string, by *Session) error {
 	r.mu.Unlock()
 	if !retire {
 		// The Middleware cannot remove an owner's signing key. But windows that this owner may
-		// have opened without a signature must not outlast it.
-		if err := r.authority.CloseUnsignedWindow(ctx); err != nil {
+		// have opened must not outlast it. The owner stays revoked if that fails: a helper that has
+		// died has lost its window, and one that does not answer closes it after 180 s. It lets
+		// nobody in without an act at the Base.
+		if err := r.authority.CloseWindowOf(ctx, p.signingKey); err != nil {
 			r.config.Logger.Warn("close the pairing window that a revoked owner may have opened", "app", p.id(), "error", err)
 		}
 		return nil

@@ -318,6 +318,9 @@ func TestTheLastOwnerCannotBeRevoked(t *testing.T) {
 	if !h.Authority.Active[string(boss.Signing)] {
 		t.Error("the Middleware took an owner's signing key away")
 	}
+	if got := h.Authority.CutOff; len(got) != 1 || !got[0].Equal(boss.Signing) {
+		t.Errorf("the windows of %x were closed, not those of the revoked owner", got)
+	}
 	h.ResetLog()
 	h.Restart() // the tombstone explains the key that has no pairing
 	if h.Logs("no App is paired with") {

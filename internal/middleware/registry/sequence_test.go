@@ -1,8 +1,11 @@
 package registry
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -145,6 +148,36 @@ func TestANumberThatWouldLockItsAppOutIsRefused(t *testing.T) {
 		last = noiseconn.NextSeq(last, math.MaxInt64)
 		if err := s.accept(last); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// The file that tells other authors what a Base refuses is right about numbers.
+func TestEachNumberOfTheNegativeVectorsIsRefused(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "protocol.negative.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors struct {
+		Refused []struct {
+			Highest uint64 `json:"highest_accepted"`
+			Seq     uint64 `json:"seq"`
+			Why     string `json:"why"`
+		} `json:"seq_refused"`
+	}
+	if err := json.Unmarshal(text, &vectors); err != nil || len(vectors.Refused) == 0 {
+		t.Fatalf("no numbers: %v", err)
+	}
+	for _, v := range vectors.Refused {
+		s := sequence{}
+		if v.Highest > 0 {
+			s = restoredSequence(v.Highest - 1)
+			if err := s.accept(v.Highest); err != nil {
+				t.Errorf("%s: the highest, %d, is refused itself: %v", v.Why, v.Highest, err)
+			}
+		}
+		if s.accept(v.Seq) == nil {
+			t.Errorf("%s: %d was accepted after %d", v.Why, v.Seq, v.Highest)
 		}
 	}
 }

@@ -203,7 +203,8 @@ func computeNegativeVectors(t *testing.T) negativeVectors {
 }
 
 // TestNegativeVectorsHold also runs each vector through the code: a file that says
-// "refused" for an accepted input would mislead everybody else.
+// "refused" for an accepted input would mislead everybody else. The numbers are for the
+// Base's memory of them, and TestEachNumberOfTheNegativeVectorsIsRefused runs them through it.
 func TestNegativeVectorsHold(t *testing.T) {
 	v := computeNegativeVectors(t)
 	want, err := json.MarshalIndent(v, "", "  ")

@@ -6,9 +6,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 )
@@ -287,5 +290,18 @@ func TestAKeyThatAnybodyCanSignForIsRefusedInEveryMessage(t *testing.T) {
 		if _, err := ParseP4(p4); !errors.Is(err, publickey.ErrOrder) {
 			t.Errorf("P4 was read with %x: %v", key, err)
 		}
+	}
+}
+
+// The text names the version of Unicode that decides about names. A Go with another one would
+// take names that other clients refuse.
+func TestTheVersionOfUnicodeIsTheOneOfTheText(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "protocol.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	major, _, _ := strings.Cut(unicode.Version, ".")
+	if !strings.Contains(string(text), "Categories and properties are those of Unicode "+major+".") {
+		t.Errorf("Go has Unicode %s, docs/protocol.md names another version", unicode.Version)
 	}
 }

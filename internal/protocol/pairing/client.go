@@ -123,12 +123,13 @@ func (c Client) OpenWindow(ctx context.Context) error {
 	return err
 }
 
-// CloseUnsignedWindow closes the window if an owner's App has opened it without a
-// signature, and ends the ceremony that began in such a window. It is for a Middleware
-// that has just cut off an owner.
-func (c Client) CloseUnsignedWindow(ctx context.Context) error {
+// CloseWindowOf ends what an owner may have begun whom the Middleware has just revoked: the
+// window that this owner has ordered, one that an App has opened without a signature, and
+// the ceremony in either. The authority still has the owner's key, which only a signed
+// document or the console takes away.
+func (c Client) CloseWindowOf(ctx context.Context, owner ed25519.PublicKey) error {
 	_, err := c.call(ctx, "close the window", &systemv1.AuthorityRequest{
-		Verb: &systemv1.AuthorityRequest_CloseWindow{CloseWindow: &systemv1.CloseWindow{UnsignedOnly: true}}})
+		Verb: &systemv1.AuthorityRequest_CloseWindow{CloseWindow: &systemv1.CloseWindow{RevokedOwner: owner}}})
 	return err
 }
 

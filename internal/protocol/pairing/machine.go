@@ -308,8 +308,7 @@ func (m *Machine) dispatch(caller Caller, request *systemv1.AuthorityRequest, re
 		m.openWindow(caller)
 		return Output{}, nil
 	case *systemv1.AuthorityRequest_CloseWindow:
-		m.closeWindow(verb.CloseWindow.GetUnsignedOnly())
-		return Output{}, nil
+		return Output{}, m.closeWindow(verb.CloseWindow.GetRevokedOwner())
 	case *systemv1.AuthorityRequest_Accept:
 		return Output{}, m.accept(verb.Accept.GetNumber(), verb.Accept.GetRole(), OwnerKey{})
 	case *systemv1.AuthorityRequest_Answer:
@@ -685,12 +684,16 @@ func (m *Machine) reconcile(request *systemv1.Reconcile) (*systemv1.ReconcileRes
 }
 
 // closeWindow also ends the ceremony and drops pending keys: closing the window means
-// that nobody is to be let in. With unsignedOnly it ends what began in a window that somebody's App has
-// opened without a signature, and nothing else.
-func (m *Machine) closeWindow(unsignedOnly bool) {
-	if unsignedOnly {
-		m.endUnsigned()
-		return
+// that nobody is to be let in. With the signing key of a revoked owner it ends what this
+// owner may have begun, and nothing else.
+func (m *Machine) closeWindow(revokedOwner []byte) error {
+	switch len(revokedOwner) {
+	case 0:
+	case len(OwnerKey{}):
+		m.cutOff(OwnerKey(revokedOwner))
+		return nil
+	default:
+		return ErrMalformed.because("the owner's key has %d bytes", len(revokedOwner))
 	}
 	m.windowEnds, m.window = 0, ordered{}
 	m.registry = slices.DeleteFunc(m.registry, func(e entry) bool { return !e.active })
@@ -698,6 +701,7 @@ func (m *Machine) closeWindow(unsignedOnly bool) {
 		m.end(systemv1.LastCeremony_OUTCOME_SUPERSEDED)
 	}
 	m.hideUnlessListening()
+	return nil
 }
 
 // hideUnlessListening shows no number while none may be accepted.

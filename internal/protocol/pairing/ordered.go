@@ -115,14 +115,30 @@ func (m *Machine) activeOwner(owner OwnerKey) bool {
 // ceremony in it. If an owner was lost just now, it also ends ceremonies from an
 // unsigned window. A ceremony that began at the console goes on.
 func (m *Machine) endOrders(ownerLost bool) {
-	if m.orderedRole() != 0 && !m.activeOwner(m.window.owner) {
-		m.windowEnds, m.window = 0, ordered{}
-	}
-	if c := m.ceremony; c != nil && c.orderedBy != (OwnerKey{}) && !m.activeOwner(c.orderedBy) {
-		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
-	}
+	m.endOrdersOf(func(owner OwnerKey) bool { return !m.activeOwner(owner) })
 	if ownerLost {
 		m.endUnsigned()
+	}
+}
+
+// cutOff ends what an owner may have begun whom the Middleware has revoked, pending keys too.
+// The registry still has this owner's key.
+func (m *Machine) cutOff(revoked OwnerKey) {
+	m.endOrdersOf(func(owner OwnerKey) bool { return owner == revoked })
+	m.endUnsigned()
+	if revoked != (OwnerKey{}) { // which stands for nobody
+		m.registry = slices.DeleteFunc(m.registry, func(e entry) bool { return !e.active && e.orderedBy == revoked })
+	}
+}
+
+// endOrdersOf ends the window that an owner has ordered, and the ceremony by an order, if the
+// owner is gone.
+func (m *Machine) endOrdersOf(gone func(OwnerKey) bool) {
+	if m.orderedRole() != 0 && gone(m.window.owner) {
+		m.windowEnds, m.window = 0, ordered{}
+	}
+	if c := m.ceremony; c != nil && c.orderedBy != (OwnerKey{}) && gone(c.orderedBy) {
+		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
 	}
 	m.hideUnlessListening()
 }

@@ -3,6 +3,7 @@ package pairing
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -186,7 +187,7 @@ func TestAnUnsignedWindowEndsWithTheOwnerWhoMayHaveOpenedIt(t *testing.T) {
 		},
 		"taken away": func(w *world, first *testApp) error { return w.console.Retire(t.Context(), first.public()) },
 		// The Middleware has cut off the owner, whose key needs a signature to be taken away.
-		"cut off": func(w *world, _ *testApp) error { return w.middleware.CloseUnsignedWindow(t.Context()) },
+		"cut off": func(w *world, first *testApp) error { return w.middleware.CloseWindowOf(t.Context(), first.public()) },
 	}
 	attack := func(t *testing.T, lose func(w *world, first *testApp) error, acted, atConsole, broken bool) (goesOn bool) {
 		w, first := settled(t)
@@ -226,6 +227,75 @@ func TestAnUnsignedWindowEndsWithTheOwnerWhoMayHaveOpenedIt(t *testing.T) {
 			}
 			if !attack(t, lose, acted, false, true) {
 				t.Errorf("the owner was %s: the broken variant withstands, so this test shows nothing", how)
+			}
+		}
+	}
+}
+
+// The attack: an owner's App orders a pairing by signature, and an owner's client revokes that
+// App without a signed document. So the registry has the owner's key, and the Middleware alone
+// says whose orders end. Each stage of an accomplice's pairing ends. What another owner has
+// ordered, or the console has opened, goes on.
+func TestWhatARevokedOwnerHasOrderedEndsWithoutADocument(t *testing.T) {
+	stages := map[string]func(w *world, by, accomplice *testApp) error{
+		"a window": func(w *world, by, _ *testApp) error { return w.machine.OpenWindowFor(by.owner(), owner) },
+		"an act in its window": func(w *world, by, accomplice *testApp) error {
+			err := w.machine.OpenWindowFor(by.owner(), owner)
+			w.accept(accomplice, owner)
+			return err
+		},
+		"an act by its order": func(w *world, by, accomplice *testApp) error {
+			return w.machine.AcceptFor(by.owner(), accomplice.number(), owner)
+		},
+		"a pending key": func(w *world, by, accomplice *testApp) error {
+			w.ordered(by, accomplice, owner)
+			if _, err := w.machine.AnswerFor(by.owner(), accomplice.rightAnswer(t, owner)); err != nil {
+				return err
+			}
+			return w.enrol(accomplice)
+		},
+		"the console's window": func(w *world, _, _ *testApp) error { return w.console.OpenWindow(t.Context()) },
+		"an act at the console": func(w *world, _, accomplice *testApp) error {
+			err := w.console.OpenWindow(t.Context())
+			w.accept(accomplice, owner)
+			return err
+		},
+	}
+	for stage, reach := range stages {
+		for _, byRevoked := range []bool{true, false} {
+			w, first := settled(t)
+			second, accomplice := newApp(t, "second"), newApp(t, "accomplice")
+			if err := w.console.OpenWindow(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.pair(second, owner)
+			w.now += ActsTime
+			w.machine.Tick(w.now)
+			by := second
+			if byRevoked {
+				by = first
+			}
+			if err := reach(w, by, accomplice); err != nil {
+				t.Fatal(stage, err)
+			}
+			for _, nobody := range [][]byte{make([]byte, len(OwnerKey{})), {1}} {
+				_ = w.middleware.CloseWindowOf(t.Context(), nobody) // of which the second is malformed
+			}
+			goesOn := func() bool {
+				s := w.see(w.console)
+				return s.GetWindowOpen() || s.GetCeremony() != nil || w.machine.registry.find(accomplice.public()) != nil
+			}
+			if !goesOn() {
+				t.Errorf("%s: nobody's windows were closed, and it ended", stage)
+			}
+			if err := w.middleware.CloseWindowOf(t.Context(), first.public()); err != nil {
+				t.Fatal(err)
+			}
+			if ends := byRevoked && !strings.Contains(stage, "console"); goesOn() == ends {
+				t.Errorf("%s, by the revoked owner %v: it goes on %v", stage, byRevoked, ends)
+			}
+			if w.machine.registry.find(first.public()) == nil {
+				t.Error("the Middleware has taken an owner's key away")
 			}
 		}
 	}

@@ -54,7 +54,8 @@ type Authority struct {
 	Mu      sync.Mutex // guards what follows
 	Pending map[string]bool
 	Active  map[string]bool
-	Broken  error // of every verb
+	CutOff  []ed25519.PublicKey // owners whose windows were closed
+	Broken  error               // of every verb
 	window  systemv1.Snapshot
 }
 
@@ -108,8 +109,13 @@ func (a *Authority) setWindow(open bool, remaining uint64) error {
 
 func (a *Authority) OpenWindow(context.Context) error { return a.setWindow(true, 180_000) }
 
-// CloseUnsignedWindow closes the window: here each was opened by an App.
-func (a *Authority) CloseUnsignedWindow(context.Context) error { return a.setWindow(false, 0) }
+// CloseWindowOf notes the owner, and closes the window: here each was opened by an App.
+func (a *Authority) CloseWindowOf(_ context.Context, owner ed25519.PublicKey) error {
+	a.Mu.Lock()
+	a.CutOff = append(a.CutOff, owner)
+	a.Mu.Unlock()
+	return a.setWindow(false, 0)
+}
 
 func (a *Authority) CloseWindow(context.Context) error { return a.setWindow(false, 0) }
 
