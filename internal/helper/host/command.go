@@ -20,6 +20,10 @@ const stepTime = apply.StepTime
 // maxOutput bounds how much of a program's output is read, in bytes.
 const maxOutput = 1 << 20
 
+// maxEnd is how many bytes of the end of a longer output are read besides. The latest
+// bruteforce.MaxBans bans have at most 100 bytes each.
+const maxEnd = 128 << 10
+
 // Programs, by absolute path: PATH decides nothing.
 const (
 	systemctl     = "/usr/bin/systemctl"
@@ -40,11 +44,11 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 	command := programs.Command(ctx, argv...)
 	// A grandchild that keeps the pipes open must not block us.
 	command.WaitDelay = time.Second
-	stdout, stderr := &bounded.Buffer{Most: maxOutput}, &bounded.Buffer{Most: maxOutput}
+	stdout, stderr := &bounded.Buffer{Most: maxOutput, Last: maxEnd}, &bounded.Buffer{Most: maxOutput}
 	command.Stdout, command.Stderr = stdout, stderr
 	err := command.Run()
 	if err == nil && stdout.Full() {
-		err = errTooMuch
+		err = tooMuch{string(stdout.End())}
 	}
 	if err != nil {
 		return stdout.String(), fmt.Errorf("run %s: %w%s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), lastWords(stderr))
@@ -52,8 +56,10 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// errTooMuch is returned with as much of the output as fits.
-var errTooMuch = fmt.Errorf("it printed more than %d bytes", maxOutput)
+// tooMuch is returned with as much of the beginning of the output as fits, and has its end.
+type tooMuch struct{ end string }
+
+func (tooMuch) Error() string { return fmt.Sprintf("it printed more than %d bytes", maxOutput) }
 
 // lastWords is the end of a program's error output.
 func lastWords(stderr *bounded.Buffer) string {

@@ -439,14 +439,16 @@ func (m Host) fail2ban(ctx context.Context, arguments ...string) (string, error)
 	return m.run(ctx, append([]string{fail2ban, "-s", bruteforce.Socket}, arguments...)...)
 }
 
-// Bans asks every jail. If there are more bans than can be read, it lists the latest of those
-// read, and counts all.
+// Bans asks every jail. It lists the latest bans, and counts all.
 func (m Host) Bans(ctx context.Context) (bruteforce.Bans, error) {
 	var all bruteforce.Bans
+	var long tooMuch
 	for _, jail := range bruteforce.Jails {
 		output, err := m.fail2ban(ctx, bruteforce.BansArguments(jail)...)
-		if errors.Is(err, errTooMuch) {
-			output, err = output[:strings.LastIndexByte(output, '\n')+1], nil
+		if errors.As(err, &long) {
+			// The latest come last, after a part of a line.
+			_, output, _ = strings.Cut(long.end, "\n")
+			err = nil
 		}
 		if err != nil {
 			return bruteforce.Bans{}, err
@@ -456,7 +458,7 @@ func (m Host) Bans(ctx context.Context) (bruteforce.Bans, error) {
 			return bruteforce.Bans{}, err
 		}
 		// The figures come before the list that makes the output too long.
-		if output, err = m.fail2ban(ctx, bruteforce.StatusArguments(jail)...); err != nil && !errors.Is(err, errTooMuch) {
+		if output, err = m.fail2ban(ctx, bruteforce.StatusArguments(jail)...); err != nil && !errors.As(err, &long) {
 			return bruteforce.Bans{}, err
 		}
 		counts, err := bruteforce.ParseCounts(output)

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -31,13 +32,16 @@ func TestListeningPortsAreRead(t *testing.T) {
 }
 
 // The attack: a stranger with many networks has all of them banned, until the list of bans is
-// longer than the helper reads of any program. The list is shown as far as possible, and counted
-// completely.
+// longer than the helper reads of any program. The latest bans are shown, and all are counted.
 func TestAnOverlongListOfBansIsShownInPart(t *testing.T) {
 	const many = 30_000
+	// The longest form of an address, and of the length of a ban.
+	address := func(n int) string {
+		return fmt.Sprintf("2001:db8:1111:2222:3333:4444:%04x:%04x", 0x1000+n>>12, 0x1000+n&0xfff)
+	}
 	var list strings.Builder
 	for n := range many {
-		fmt.Fprintf(&list, "2001:db8:%x:%x:: \t2026-11-22 20:39:34 + 3600 = 2026-11-22 21:39:34\n", n>>8, n&0xff)
+		fmt.Fprintf(&list, "%s \t2026-11-22 20:39:34 + 604800 = 2026-11-29 20:39:34\n", address(n))
 	}
 	status := fmt.Sprintf("Status for the jail: x\n|- Filter\n|  |- Currently failed:\t1\n|  `- Total failed:\t7\n`- Actions\n   |- Currently banned:\t%[1]d\n   |- Total banned:\t%[1]d\n   `- Banned IP list:\t%[2]s\n",
 		many, strings.Repeat("2001:db8:ffff:ffff:: ", 3*many))
@@ -46,11 +50,11 @@ func TestAnOverlongListOfBansIsShownInPart(t *testing.T) {
 		if slices.Contains(argv, "banip") {
 			text = list.String()
 		}
-		out := &bounded.Buffer{Most: maxOutput}
+		out := &bounded.Buffer{Most: maxOutput, Last: maxEnd}
 		if _, err := out.Write([]byte(text)); err != nil || !out.Full() {
 			t.Fatalf("%q prints only %d bytes; this attack proves nothing (%v)", argv, len(text), err)
 		}
-		return out.String(), fmt.Errorf("run it: %w", errTooMuch)
+		return out.String(), fmt.Errorf("run it: %w", tooMuch{string(out.End())})
 	}}
 	bans, err := m.Bans(t.Context())
 	if err != nil {
@@ -58,6 +62,23 @@ func TestAnOverlongListOfBansIsShownInPart(t *testing.T) {
 	}
 	if jails := len(bruteforce.Jails); len(bans.List) != jails*bruteforce.MaxBans || bans.Current != jails*many || bans.Total != jails*many {
 		t.Errorf("%d are listed of %d, %d in all", len(bans.List), bans.Current, bans.Total)
+	}
+	for i, ban := range bans.List {
+		if want := address(many - bruteforce.MaxBans + i%bruteforce.MaxBans); ban.Addr.String() != want {
+			t.Fatalf("ban %d of the list is that of %s, not of %s", i, ban.Addr, want)
+		}
+	}
+}
+
+func TestTheEndOfAnOverlongOutputIsKept(t *testing.T) {
+	const last = 300_000
+	output, err := Exec(t.Context(), "/usr/bin/seq", fmt.Sprint(last))
+	var long tooMuch
+	if !errors.As(err, &long) {
+		t.Fatalf("of %d bytes it says %v", len(output), err)
+	}
+	if len(output) != maxOutput || len(long.end) != maxEnd || !strings.HasSuffix(long.end, fmt.Sprintf("\n%d\n", last)) {
+		t.Errorf("it keeps %d and %d bytes, the end is %q", len(output), len(long.end), long.end[max(0, len(long.end)-20):])
 	}
 }
 
