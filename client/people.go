@@ -10,6 +10,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -42,11 +43,27 @@ func (s *Session) CheckName(ctx context.Context, id, name string) (pairedAs stri
 	return pairedAs, nil
 }
 
-// Check asks the Base whether it answers, and stores this App's role there.
-func (s *Session) Check(ctx context.Context) (*basev1.GetInfoResponse, error) {
-	info, err := s.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
-	if role := info.GetCaller().GetRole(); err == nil && role != basev1.Role_ROLE_UNSPECIFIED {
-		err = s.transport.app.store.learnRole(s.transport.id, role, s.transport.app.now())
+// roleRest is the age up to which a stored role is not stored again if the Base reports the same one.
+const roleRest = time.Minute
+
+// InfoClient calls the InfoService of a Base.
+type InfoClient struct {
+	baserpc.InfoServiceClient
+	transport *transport
+}
+
+// GetInfo asks the Base what it is and how it does, and stores the role that it reports for this App.
+func (c InfoClient) GetInfo(ctx context.Context, request *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
+	info, err := c.InfoServiceClient.GetInfo(ctx, request)
+	role := info.GetCaller().GetRole()
+	if err != nil || role == basev1.Role_ROLE_UNSPECIFIED {
+		return info, err
+	}
+	app := c.transport.app
+	now := app.now()
+	known, err := app.store.pairing(c.transport.id)
+	if err == nil && (known.Role != role || now.Sub(known.RoleAt).Abs() >= roleRest) {
+		err = app.store.learnRole(c.transport.id, role, now)
 	}
 	return info, err
 }

@@ -62,7 +62,7 @@ func TestTheAppRemembersTheRoleThatTheBaseReportedLast(t *testing.T) {
 	if _, err := h.session.SetRole(t.Context(), base.AppID, basev1.Role_ROLE_VIEWER, approve, nil); err != nil {
 		t.Fatal(Explain(err))
 	}
-	if _, err := session.Check(t.Context()); err != nil {
+	if _, err := session.Info.GetInfo(t.Context(), &basev1.GetInfoRequest{}); err != nil {
 		t.Fatal(Explain(err))
 	}
 	now, err := phone.Base("")

@@ -25,7 +25,7 @@ const retiredTime = 15 * time.Second
 // Errors of a call are *Error: errors.Is finds their kind, and Explain turns them into a
 // sentence.
 type Session struct {
-	Info    baserpc.InfoServiceClient
+	Info    InfoClient
 	Apps    baserpc.AppsServiceClient
 	Pairing baserpc.PairingServiceClient
 	Events  baserpc.EventsServiceClient
@@ -82,7 +82,7 @@ func (a *App) Open(name string, addresses ...string) (*Session, error) {
 func (a *App) session(id string) *Session {
 	t := &transport{app: a, id: id}
 	return &Session{
-		Info:     baserpc.NewInfoServiceClient(t),
+		Info:     InfoClient{baserpc.NewInfoServiceClient(t), t},
 		Apps:     baserpc.NewAppsServiceClient(t),
 		Pairing:  baserpc.NewPairingServiceClient(t),
 		Events:   baserpc.NewEventsServiceClient(t),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
@@ -38,6 +39,7 @@ func basisOf(b client.Base) *basis {
 // checkedBasis is a line of `bases --check --json`.
 type checkedBasis struct {
 	basis
+	// Answers is false, without a Code, for a Base that was not called.
 	Answers bool `json:"answers"`
 	// Error and Code are the sentence and the exit code of a call that failed.
 	Error string `json:"error,omitempty"`
@@ -50,8 +52,11 @@ func (p *program) basesCommand() *cobra.Command {
 		Use:   "bases",
 		Short: "List the Bases that this App is paired with",
 		Long: `bases lists the pairings that this App has stored, without calling any Base. The role is the
-one that the Base last reported, with the time of that report. With --check it calls each Base and reports which of them
-answer; if one does not, the exit code says so.
+one that the Base last reported to this App, with the time of that report.
+
+With --check it calls each Base whose pairing can be used and reports which of them answer; if one
+that it called does not, the exit code says so. It does not call a Base that has revoked this App,
+or that this App has wiped.
 
 Commands that only read, and lockdown, run on several Bases at once with --all, or with
 their names in --base, and print a line for each.`,
@@ -97,7 +102,7 @@ their names in --base, and print a line for each.`,
 			return table.print()
 		},
 	}
-	command.Flags().BoolVar(&check, "check", false, "call each Base and report whether it answers")
+	command.Flags().BoolVar(&check, "check", false, "call each Base whose pairing can be used, and report whether it answers")
 	return command
 }
 
@@ -127,7 +132,7 @@ func (p *program) checkBases(ctx context.Context, bases []client.Base) error {
 		}
 	}
 	failed := p.sideBySide(ctx, callTime, names, func(ctx context.Context, n int, session *client.Session) error {
-		info, err := session.Check(ctx)
+		info, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
 		if err == nil {
 			c := &checked[at[n]]
 			c.Answers, c.Role, c.RoleAt = true, roleName(info.GetCaller().GetRole()), time.Now()
@@ -154,7 +159,10 @@ func (p *program) checkBases(ctx context.Context, bases []client.Base) error {
 		cells := []string{b.Name, string(b.State), c.Role, lastAt(b), "yes"}
 		if !c.Answers {
 			cells[2] = asOf(c.Role, c.RoleAt)
-			cells[4] = "no: " + cmp.Or(c.Error, "not called")
+			cells[4] = "not called"
+		}
+		if c.Error != "" {
+			cells[4] = "no: " + c.Error
 		}
 		table.sentence(cells...)
 	}

@@ -45,7 +45,7 @@ func (p *program) chosenBases(app *client.App) ([]string, error) {
 	}
 	if p.all {
 		for _, base := range known {
-			if base.State != client.Revoked {
+			if base.State.Usable() {
 				add(base.Name)
 			}
 		}

@@ -120,13 +120,26 @@ type Base struct {
 // ID names the Base in addresses of pages: letters and digits only, and always the same.
 func (b Base) ID() string { return hex.EncodeToString(b.PublicKey[:8]) }
 
-// RoleNow is what this App may do at the Base: what the Base has said last, or else what it has said
-// at the pairing.
+// RoleNow is what this App may do at the Base: what the Base has said last.
 func (b Base) RoleNow() basev1.Role {
 	if now := b.Look.Info.GetCaller().GetRole(); now != basev1.Role_ROLE_UNSPECIFIED {
 		return now
 	}
 	return b.Role
+}
+
+// Gone tells whether the Base does not answer.
+func (b Base) Gone() bool { return b.Connection == Lost || b.Connection == Ended }
+
+// RoleAsOf is when the Base reported RoleNow, unless that is fresh; then it is zero.
+func (b Base) RoleAsOf() time.Time {
+	switch {
+	case b.Look.Info.GetCaller().GetRole() == basev1.Role_ROLE_UNSPECIFIED:
+		return b.RoleAt
+	case b.Gone():
+		return b.At
+	}
+	return time.Time{}
 }
 
 // Event is something that happened, Times in a row from First to At.

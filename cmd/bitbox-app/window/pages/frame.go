@@ -154,7 +154,7 @@ type heading struct{ Title, Text, Old string }
 
 func (v *view) heading(title, text string) Part {
 	h := heading{Title: title, Text: text}
-	if gone := v.base.Connection == owner.Lost || v.base.Connection == owner.Ended; gone && !v.base.At.IsZero() {
+	if v.base.Gone() && !v.base.At.IsZero() {
 		h.Old = v.say("frame.old", v.language.When(v.base.At, v.now))
 	}
 	return v.part("frame.heading", "wide", h)

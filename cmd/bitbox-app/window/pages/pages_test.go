@@ -488,6 +488,22 @@ func TestAPageSaysThatItIsOld(t *testing.T) {
 	}
 }
 
+// The settings say of when the role is, unless the Base answers.
+func TestTheSettingsSayOfWhenTheRoleIs(t *testing.T) {
+	silent := lostBase()
+	silent.Role, silent.RoleAt = basev1.Role_ROLE_VIEWER, now.Add(-time.Hour)
+	well, lost := wellBase(), wellBase()
+	lost.Connection, lost.At = owner.Lost, now.Add(-2*time.Hour)
+	at := func(ago time.Duration) string { return " (as of " + words.English.When(now.Add(-ago), now) + ")" }
+	states := map[string]owner.Base{"Role owner Id": well, "Role owner" + at(2*time.Hour): lost, "Role viewer" + at(time.Hour): silent}
+	for want, b := range states {
+		p := renderer(words.English).Page(addressOf(b, "settings"), owner.State{Bases: []owner.Base{b}}, now)
+		if text := textOf(document(t, "settings", p)); !strings.Contains(text, want) {
+			t.Errorf("the settings lack %q: %s", want, text)
+		}
+	}
+}
+
 // A document says its language once, to screen readers too, and keeps it: in another one it is loaded again.
 func TestAPageInAnotherLanguageHasAnotherShape(t *testing.T) {
 	var shapes []string

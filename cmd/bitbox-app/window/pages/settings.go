@@ -51,9 +51,18 @@ type appSettings struct {
 	Rename, ID, Label, Name string
 }
 
+// role is what this App may do at the Base. While the Base does not answer, it has its time.
+func (v *view) role() string {
+	role := v.language.Role(v.base.RoleNow())
+	if at := v.base.RoleAsOf(); !at.IsZero() {
+		return v.say("settings.app.role.then", role, v.language.When(at, v.now))
+	}
+	return role
+}
+
 func (v *view) appSettings() appSettings {
 	b := v.base
 	return appSettings{Owns: v.owns(), Rename: v.do(owner.RenameApp), ID: b.AppID, Name: b.AppName,
 		Label: v.say("settings.app.name", b.Name),
-		Facts: []fact{{v.say("settings.app.role"), v.language.Role(v.role())}, {v.say("settings.app.id"), b.AppID}}}
+		Facts: []fact{{v.say("settings.app.role"), v.role()}, {v.say("settings.app.id"), b.AppID}}}
 }

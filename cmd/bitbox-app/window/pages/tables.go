@@ -55,18 +55,10 @@ func (v *view) says(keys ...string) []string {
 	return all
 }
 
-// role is what this App may do at the Base: what the Base says, or what it said last.
-func (v *view) role() basev1.Role {
-	if caller := v.base.Look.Info.GetCaller(); caller != nil {
-		return caller.GetRole()
-	}
-	return v.base.Role
-}
-
 // operates and owns tell whether the Base would let this App do what an operator, or an owner, may
 // do. A page offers nothing else.
-func (v *view) operates() bool { return v.role() >= basev1.Role_ROLE_OPERATOR }
-func (v *view) owns() bool     { return v.role() == basev1.Role_ROLE_OWNER }
+func (v *view) operates() bool { return v.base.RoleNow() >= basev1.Role_ROLE_OPERATOR }
+func (v *view) owns() bool     { return v.base.RoleNow() == basev1.Role_ROLE_OWNER }
 
 // answered is what the Base has answered to a want of the page; zero: nothing yet.
 func (v *view) answered(part owner.Part, subject string) owner.Answered {
