@@ -192,11 +192,16 @@ func readElectrum(path string) netip.AddrPort {
 
 // ThisMachine asks the kernel, and reads what its builder has named.
 func ThisMachine() Machine {
-	// Both files exist in every network namespace if the kernel has the family. Without access to
-	// /proc nothing is known, and IPv6 is assumed.
-	_, v4 := os.Stat("/proc/net/tcp")
-	_, v6 := os.Stat("/proc/net/tcp6")
-	return Machine{NoIPv6: v4 == nil && errors.Is(v6, fs.ErrNotExist), Electrum: readElectrum(ElectrumFile)}
+	return Machine{NoIPv6: noIPv6("/proc/net"), Electrum: readElectrum(ElectrumFile)}
+}
+
+// noIPv6 tells whether the kernel has no IPv6, as with ipv6.disable=1. Both files exist in every
+// network namespace if the kernel has the family. Without access to them nothing is known, and IPv6
+// is assumed: rules for it harm nobody.
+func noIPv6(network string) bool {
+	_, v4 := os.Stat(filepath.Join(network, "tcp"))
+	_, v6 := os.Stat(filepath.Join(network, "tcp6"))
+	return v4 == nil && errors.Is(v6, fs.ErrNotExist)
 }
 
 // Render is RenderFor a machine with everything.

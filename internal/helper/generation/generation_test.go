@@ -194,3 +194,43 @@ func TestEachNameOfABaseIsAnnounced(t *testing.T) {
 		t.Errorf("only %d characters were tried", tried)
 	}
 }
+
+// IPv6 is left out only where the kernel certainly has none: else a Base would not listen there.
+func TestAKernelWithoutIPv6IsFound(t *testing.T) {
+	for name, c := range map[string]struct {
+		files []string
+		want  bool
+	}{
+		"both families": {[]string{"tcp", "tcp6"}, false},
+		"IPv4 alone":    {[]string{"tcp"}, true}, // as with ipv6.disable=1
+		"IPv6 alone":    {[]string{"tcp6"}, false},
+		"no /proc":      {nil, false},
+	} {
+		network := t.TempDir()
+		for _, file := range c.files {
+			if err := os.WriteFile(filepath.Join(network, file), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := noIPv6(network); got != c.want {
+			t.Errorf("%s: without IPv6 %v", name, got)
+		}
+	}
+	// A file that cannot be looked at may be there.
+	network := t.TempDir()
+	unknown := filepath.Join(network, "tcp6")
+	if err := os.Symlink("tcp6", unknown); err != nil { // it leads to itself
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(network, "tcp"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if noIPv6(network) {
+		t.Error("what cannot be looked at counts as missing")
+	}
+	// The machine of this test has both, or says so.
+	_, err := os.Stat("/proc/net/tcp6")
+	if got := ThisMachine().NoIPv6; got != (err != nil) {
+		t.Errorf("this machine is without IPv6: %v, and /proc/net/tcp6: %v", got, err)
+	}
+}
