@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 	"golang.org/x/net/dns/dnsmessage"
@@ -135,5 +136,39 @@ func TestTheBaseAnnouncesItself(t *testing.T) {
 	// No further port for wide-area names.
 	if out := sockets(s); strings.Count(out, "udp") != 2 {
 		t.Errorf("UDP sockets beside mDNS's two:\n%s", out)
+	}
+}
+
+// askAvahi asks Avahi by its socket for the address of a name, as it resolves names in the home
+// network for any program that can reach it.
+const askAvahi = `
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(30)
+s.connect("/run/avahi-daemon/socket")
+s.send(b"RESOLVE-HOSTNAME-IPV4 " + socket.gethostname().encode() + b".local\n")
+print(s.recv(512).decode())
+`
+
+// The attack: a user who may not go out has Avahi ask the home network, in whose names anything can
+// be carried out. The broken variant is a folder that everybody may enter, systemd's default.
+func TestNoUserHasAvahiAskTheHomeNetwork(t *testing.T) {
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{})
+	s.WaitActive(generation.MDNSUnit)
+	attack := func() (answer string, err error) {
+		return s.ExecInput(askAvahi, "setpriv", "--reuid="+sshaccess.User, "--regid="+sshaccess.User, "--clear-groups", "python3", "-")
+	}
+	s.Until("Avahi has its socket", func() error {
+		_, err := s.Exec("test", "-S", "/run/avahi-daemon/socket")
+		return err
+	})
+	if answer, err := attack(); err == nil || !strings.Contains(answer, "PermissionError") {
+		t.Errorf("an ordinary user is answered %q (%v)", answer, err)
+	}
+	s.MustExec("chmod", "0755", "/run/avahi-daemon")
+	answer, err := attack()
+	if err != nil || !strings.HasPrefix(answer, "+ ") {
+		t.Errorf("in the broken variant it is answered %q (%v), so this test shows nothing", answer, err)
 	}
 }

@@ -162,7 +162,8 @@ func TestEachUnitReachesWhatTheListSaysAndNothingElse(t *testing.T) {
 }
 
 // The look must be able to find something: without its empty /run the Middleware's sandbox
-// reaches the resolver.
+// reaches what lies there. The resolver's own sockets are in a folder of the resolver's, which is
+// a second lock. If that is open too, names leave.
 func TestAUnitWithoutItsEmptyRunReachesTheResolver(t *testing.T) {
 	t.Parallel()
 	s := bootToReach(t)
@@ -172,10 +173,18 @@ func TestAUnitWithoutItsEmptyRunReachesTheResolver(t *testing.T) {
 		}
 		return line
 	})
+	const folder, resolver = "/run/bitbox-base-resolver", "socket /run/bitbox-base-resolver/io.systemd.Resolve"
 	lines := runProbe(t, s, "probe-bare.service", unit)
 	for _, want := range []string{"socket /run/dbus/system_bus_socket", "socket /run/systemd/journal/socket"} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("it does not find %q; it found %q", want, lines)
 		}
+	}
+	if slices.Contains(lines, resolver) {
+		t.Errorf("it reaches the resolver, though %s is closed", folder)
+	}
+	s.MustExec("chmod", "0755", folder)
+	if lines = runProbe(t, s, "probe-barer.service", unit); !slices.Contains(lines, resolver) {
+		t.Errorf("it does not find the resolver, though %s is open; it found %q", folder, lines)
 	}
 }
