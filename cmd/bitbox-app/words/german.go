@@ -1393,7 +1393,7 @@ var germanFindings = map[string]finding{
 	"listener-unexpected": {
 		"Ein unerwartetes Programm wartet auf Verbindungen",
 		"Der Paketfilter hält Fremde von ihm fern, aber es sollte nicht da sein: Es ist ein Versehen oder ein Eindringling.",
-		"Finden Sie heraus, zu welchem Dienst es gehört, und halten Sie ihn an oder entfernen Sie sein Paket. Kennen Sie es nicht, trennen Sie die Base vom Netz.",
+		"Kennen Sie es nicht, trennen Sie die Base vom Netz. Mit dem Abbild: Schreiben Sie es neu auf den Datenträger, und koppeln Sie neu. Hat es jemand gestartet, der sich über SSH anmeldet, beenden Sie es zuerst dort, und prüfen Sie noch einmal. Auf einem Debian mit dem Paket hält root seinen Dienst an oder entfernt sein Paket.",
 	},
 	"entry-silent": {
 		"Der Eingang nimmt keine Verbindungen an",
@@ -1498,7 +1498,7 @@ var germanFindings = map[string]finding{
 	"setuid": {
 		"Ein unbekanntes Programm läuft mit den Rechten eines anderen Benutzers",
 		"Jeder Dienst könnte damit root werden. Eindringlinge lassen oft eines zurück, um wiederzukommen.",
-		"Kennen Sie es nicht, trennen Sie die Base vom Netz. Sonst entfernen Sie sein Paket oder diese Rechte.",
+		"Kennen Sie es nicht, trennen Sie die Base vom Netz. Mit dem Abbild: Schreiben Sie es neu auf den Datenträger, und koppeln Sie neu. Auf einem Debian mit dem Paket entfernt root sein Paket oder diese Rechte.",
 	},
 	"files-left-out": {
 		"Nicht alle Dateien ließen sich prüfen",
@@ -1513,7 +1513,7 @@ var germanFindings = map[string]finding{
 	"second-root": {
 		"Es gibt einen zweiten root-Benutzer",
 		"Das ist ein versteckter Weg zur vollen Kontrolle.",
-		"Haben Sie ihn nicht angelegt, trennen Sie die Base vom Netz. Sonst entfernen Sie den Benutzer mit userdel.",
+		"Kennen Sie ihn nicht, trennen Sie die Base vom Netz. Mit dem Abbild: Schreiben Sie es neu auf den Datenträger, und koppeln Sie neu. Auf einem Debian mit dem Paket entfernt root ihn mit userdel.",
 	},
 	"updates": {
 		"Sicherheitsupdates stehen an",

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -402,6 +403,26 @@ func TestEachProgramThatFailsIsAFinding(t *testing.T) {
 				t.Errorf("%s: %s was taken to mean that all is well", command, name)
 			}
 		}
+	}
+}
+
+// An owner has the App, and on the image nobody is root.
+func TestAdviceThatNeedsRootSaysSo(t *testing.T) {
+	commands := 0
+	for _, k := range kinds {
+		for _, at := range regexp.MustCompile("`[^`]+`").FindAllStringIndex(k.fix, -1) {
+			commands++
+			command, before := k.fix[at[0]+1:at[1]-1], k.fix[:at[0]]
+			if !strings.HasPrefix(command, "bitbox-app ") && !strings.Contains(before, onDebian) {
+				t.Errorf("%s: no owner can run %q", k.id, command)
+			}
+		}
+		if strings.Contains(k.fix, onDebian) && !strings.Contains(k.fix, onImage) {
+			t.Errorf("%s: it does not say what to do on the image", k.id)
+		}
+	}
+	if commands < 5 {
+		t.Errorf("all advice has only %d commands", commands)
 	}
 }
 

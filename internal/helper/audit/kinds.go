@@ -68,6 +68,13 @@ type kind struct {
 
 func (k kind) fixable() bool { return k.repair != nil || k.outside != nil }
 
+// Advice where only root can help. On the image nobody can become root.
+const (
+	onImage = "If you do not know it, disconnect the Base from the network. " +
+		"On the image, write the image to the disk again, and pair again: no release brings such a thing."
+	onDebian = "On a Debian with the package, as root:"
+)
+
 // kinds are all kinds of findings, except those that say that a check could not be done; see
 // kindOf.
 var kinds = []kind{
@@ -76,7 +83,8 @@ var kinds = []kind{
 		title:    "An unexpected program listens",
 		expected: "only NGINX on the entry and on what an owner opened, Avahi for mDNS, the DHCP client, and sshd during its lease",
 		why:      "The packet filter keeps strangers away from it, but it should not be there: it is a mistake, or an intruder.",
-		fix:      "Find out which unit it is, then stop it or remove its package. If you do not know it, disconnect the Base from the network.",
+		fix: onImage + " If somebody who logs in by SSH has started it, end it there first, and look again. " +
+			onDebian + " stop its unit, or remove its package.",
 	},
 	{
 		id: idEntrySilent, check: "sockets", severity: Critical,
@@ -248,7 +256,7 @@ var kinds = []kind{
 		title:    "An unknown program runs with another user's rights",
 		expected: "only Debian's known set-user-ID and set-group-ID programs",
 		why:      "Every service could use it to become root. Intruders often leave one to come back later.",
-		fix:      "If you do not know it, disconnect the Base from the network. Otherwise remove its package, or its set-ID bits with `chmod u-s,g-s FILE`.",
+		fix:      onImage + " " + onDebian + " remove its package, or its set-ID bits with `chmod u-s,g-s FILE`.",
 	},
 	{
 		id: idLeftOut, check: "loose-files", severity: Warning,
@@ -272,7 +280,7 @@ var kinds = []kind{
 		title:    "There is a second root user",
 		expected: "root is the only user with number 0",
 		why:      "It is a hidden way to full control.",
-		fix:      "If you did not add it, disconnect the Base from the network. Otherwise remove the user with `userdel`.",
+		fix:      onImage + " " + onDebian + " remove the user with `userdel`.",
 	},
 	{
 		id: idUpdates, check: "updates", severity: Warning,
