@@ -15,6 +15,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
+// listsStamp is touched by Debian's apt.systemd.daily when it has fetched the package lists.
+const listsStamp = "/var/lib/apt/periodic/update-stamp"
+
+func installDebian() *systemv1.SystemRequest {
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}}
+}
+
 // The real systemd refuses to start Debian's updates because of one condition. The helper names this
 // one, and says no word of another or of a start. An installation that ends at once is no refusal,
 // although systemd may have forgotten it by then.
@@ -38,8 +45,7 @@ func TestTheConditionThatSystemdRefusedIsTold(t *testing.T) {
 	} {
 		change(c.dropIn)
 		var progress []string
-		_, err := b.root.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{
-			InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}}, func(p *systemv1.Progress) { progress = append(progress, p.GetStep()) })
+		_, err := b.root.Do(t.Context(), installDebian(), func(p *systemv1.Progress) { progress = append(progress, p.GetStep()) })
 		told := ""
 		if err != nil {
 			told = err.Error()
@@ -52,6 +58,17 @@ func TestTheConditionThatSystemdRefusedIsTold(t *testing.T) {
 		case strings.HasPrefix(c.dropIn, "[Unit]") && len(progress) != 0, !refused && (len(progress) == 0 || progress[0] != "started"):
 			t.Errorf("%s: progress %q", c.dropIn, progress)
 		}
+	}
+	// An installation fetches the package lists first, as the audit's advice says, also for the second time in a day. An apt
+	// without sources does so without a network.
+	change("[Service]\nExecStart=\nExecStart=/bin/touch /var/lib/apt/periodic/upgrade-stamp\n")
+	b.MustExec("sh", "-c", "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d && touch -d '2 hours ago' "+listsStamp)
+	before := b.MustExec("stat", "-c", "%Y", listsStamp)
+	if _, err := b.root.Do(t.Context(), installDebian(), nil); err != nil {
+		t.Errorf("without sources it says %v", err)
+	}
+	if b.MustExec("stat", "-c", "%Y", listsStamp) == before {
+		t.Error("no package lists were fetched")
 	}
 	// The helper's unit refers to Debian's. An update of our package restarts the helper from within
 	// Debian's unit, and neither waits for the other.
