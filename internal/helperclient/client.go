@@ -101,7 +101,7 @@ func (c Client) Each(ctx context.Context, request *systemv1.SystemRequest, recei
 	}
 	return c.Stream(ctx, request, func(reply *systemv1.SystemReply) error {
 		if reply.GetErrorCode() != "" {
-			return &Error{Code(reply.GetErrorCode()), reply.GetErrorMessage()}
+			return &Error{Code: Code(reply.GetErrorCode()), Message: reply.GetErrorMessage()}
 		}
 		return receive(reply)
 	})

@@ -1,11 +1,10 @@
 package helperclient
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"syscall"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Code names why a request was refused or failed. It is in SystemReply.error_code and part of the
@@ -47,6 +46,8 @@ const (
 type Error struct {
 	Code    Code
 	Message string // a sentence for people
+
+	full string // with the texts of libraries; empty if it came from the wire
 }
 
 // Error returns the sentence.
@@ -58,58 +59,17 @@ func (e *Error) Is(target error) bool {
 	return ok && other.Code == e.Code
 }
 
-// Errorf makes a refusal; the format is that of fmt.Errorf. Texts of libraries in wrapped errors
-// are replaced by our own words (Plain).
-func Errorf(code Code, format string, args ...any) *Error {
-	return &Error{code, Plain(fmt.Errorf(format, args...))}
-}
-
-// Plain is the text of an error without texts of the system and the standard library.
-func Plain(err error) string {
-	text := err.Error()
-	eachCause(err, func(cause error) {
-		words := ""
-		var errno syscall.Errno
-		ended, isProgram := cause.(interface{ ExitCode() int })
-		switch {
-		case cause == context.Canceled:
-			words = "it was interrupted"
-		case cause == context.DeadlineExceeded:
-			words = "it took too long"
-		case isProgram:
-			words = fmt.Sprintf("the program ended with status %d", ended.ExitCode())
-		case errors.As(cause, &errno) && cause == error(errno):
-			words = systemWords[errno]
-			if words == "" {
-				words = fmt.Sprintf("the system refused it (%d)", int(errno))
-			}
-		default:
-			return
-		}
-		text = strings.ReplaceAll(text, cause.Error(), words)
-	})
-	return text
-}
-
-// systemWords are for the most frequent errors of the system.
-var systemWords = map[syscall.Errno]string{
-	syscall.ENOSPC: "the disk is full", syscall.EDQUOT: "the disk is full", syscall.EROFS: "the disk is read-only",
-	syscall.EIO: "the disk is failing", syscall.ENOENT: "it does not exist",
-	syscall.EACCES: "permission denied", syscall.EPERM: "permission denied",
-	syscall.ECONNREFUSED: "nothing answers there", syscall.EAGAIN: "the machine is out of a resource",
-}
-
-// eachCause calls a function with an error and everything that it wraps.
-func eachCause(err error, visit func(error)) {
-	visit(err)
-	switch wrapping := err.(type) {
-	case interface{ Unwrap() error }:
-		if cause := wrapping.Unwrap(); cause != nil {
-			eachCause(cause, visit)
-		}
-	case interface{ Unwrap() []error }:
-		for _, cause := range wrapping.Unwrap() {
-			eachCause(cause, visit)
-		}
+// Full is the whole text of an error, for the journal of the helper. It never goes to a caller.
+func Full(err error) string {
+	var known *Error
+	if errors.As(err, &known) && known.full != "" {
+		return known.full
 	}
+	return err.Error()
+}
+
+// Errorf makes a refusal; the format is that of fmt.Errorf. Its sentence has the words of package reason.
+func Errorf(code Code, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Code: code, Message: reason.Of(err), full: err.Error()}
 }

@@ -1700,7 +1700,7 @@ var germanTexts = byText([][2]string{
 	{"version %s did not start", "Version %[1]s startete nicht"},
 	{"no App has confirmed it within %s", "keine App hat sie in %[1]s bestätigt"},
 	{"its services are started again and again", "ihre Dienste werden immer wieder gestartet"},
-	{"nothing answers at the entry: %s", "am Eingang antwortet nichts: „%[1]s“"},
+	{"nothing answers at the entry", "am Eingang antwortet nichts"},
 	{"the system helper does not answer: %s", "der Systemhelfer antwortet nicht: „%[1]s“"},
 	{"the Middleware has not spoken to the system helper", "die Middleware hat sich beim Systemhelfer nicht gemeldet"},
 	{"the posture is not in force yet", "die Einstellungen sind noch nicht in Kraft"},

@@ -20,6 +20,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -119,7 +120,7 @@ func (v *Verbs) chain(list []*Disk) *basev1.ChainDisk {
 	trouble := v.config.Store.Trouble()
 	switch err = errors.Join(orderErr, err); {
 	case err != nil:
-		return &basev1.ChainDisk{State: basev1.ChainDisk_STATE_TROUBLE, Trouble: short(err.Error())}
+		return &basev1.ChainDisk{State: basev1.ChainDisk_STATE_TROUBLE, Trouble: short(reason.Of(err))}
 	case trouble != "" && (order != nil || chosen != nil):
 		return &basev1.ChainDisk{State: basev1.ChainDisk_STATE_TROUBLE, Trouble: trouble}
 	case order != nil:

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
@@ -51,7 +50,7 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 		err = tooMuch{string(stdout.End())}
 	}
 	if err != nil {
-		return stdout.String(), fmt.Errorf("run %s: %w%s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), lastWords(stderr))
+		return stdout.String(), &programs.Failure{Argv: argv, Err: errors.Join(err, ctx.Err()), Said: stderr.LastWords()}
 	}
 	return stdout.String(), nil
 }
@@ -60,14 +59,6 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 type tooMuch struct{ end string }
 
 func (tooMuch) Error() string { return fmt.Sprintf("it printed more than %d bytes", maxOutput) }
-
-// lastWords is the end of a program's error output.
-func lastWords(stderr *bounded.Buffer) string {
-	if text := stderr.LastWords(); text != "" {
-		return ": " + text
-	}
-	return ""
-}
 
 // maxJournalLine is the longest line of journalctl that is read, in bytes.
 const maxJournalLine = 256 << 10
@@ -101,7 +92,7 @@ func lines(ctx context.Context, receive func(line []byte, more bool) error, argv
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return fmt.Errorf("run %s: %w%s", argv[0], err, lastWords(stderr))
+		return &programs.Failure{Argv: argv[:1], Err: err, Said: stderr.LastWords()}
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // How long the worker waits before it tries again what it could not apply.
@@ -113,7 +114,7 @@ func (k *Keeper) converge(ctx context.Context) (again bool, err error) {
 	}
 	if err != nil {
 		k.log.Error("what is to be in force could not be applied; it is tried again", "audit", true, "revision", wanted.Revision, "error", err)
-		k.Events.Publish(&basev1.Event{Event: &basev1.Event_ApplyFailed{ApplyFailed: &basev1.ApplyFailedEvent{Reason: err.Error()}}})
+		k.Events.Publish(&basev1.Event{Event: &basev1.Event_ApplyFailed{ApplyFailed: &basev1.ApplyFailedEvent{Reason: reason.Of(err)}}})
 	}
 	k.mu.Unlock()
 	return again, err

@@ -12,6 +12,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore/verify"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Names of the files of an upload, beside those of a release.
@@ -43,7 +44,8 @@ type result struct {
 func Install(ctx context.Context, incoming, signers, architecture, place string) error {
 	r, err := install(ctx, incoming, signers, architecture, place)
 	if err != nil {
-		r = result{Refused: err.Error()}
+		fmt.Fprintln(os.Stderr, err) // for the journal
+		r = result{Refused: reason.Of(err)}
 	}
 	text, err := json.Marshal(r)
 	if err == nil {
@@ -77,7 +79,7 @@ func install(ctx context.Context, incoming, signers, architecture, place string)
 	}
 	archive, err := os.Open(filepath.Join(incoming, archiveFile))
 	if err != nil {
-		return result{}, err
+		return result{}, fmt.Errorf("open the archive: %w", err)
 	}
 	defer func() { _ = archive.Close() }()
 	r.Archive = archive

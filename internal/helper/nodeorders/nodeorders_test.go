@@ -24,7 +24,7 @@ func TestTheUnitSaysHowAnInstallationWent(t *testing.T) {
 		refused string
 	}{
 		"good":                {func(string) error { return nil }, ""},
-		"without the archive": {func(in string) error { return os.Remove(filepath.Join(in, archiveFile)) }, "no such file"},
+		"without the archive": {func(in string) error { return os.Remove(filepath.Join(in, archiveFile)) }, "archive: it does not exist"},
 		"a job of something":  {func(in string) error { return put(in, jobFile, "x") }, "what was uploaded"},
 		"without signatures":  {func(in string) error { return put(in, "SHA256SUMS.asc", "") }, "0 of the builder's"},
 		"an old result":       {func(in string) error { return put(in, resultFile, `{"refused":"old"}`) }, ""},

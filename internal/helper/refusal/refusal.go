@@ -8,6 +8,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // codes says which code the errors of the ledger have. The first that fits counts.
@@ -41,14 +42,14 @@ func Of(err error) *helperclient.Error {
 		}
 		return &helperclient.Error{Code: helperclient.CodeRefused, Message: authority.Message}
 	case errors.As(err, &field):
-		return &helperclient.Error{Code: helperclient.CodeInvalid, Message: helperclient.Plain(err)}
+		return &helperclient.Error{Code: helperclient.CodeInvalid, Message: reason.Of(err)}
 	}
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
-			return &helperclient.Error{Code: c.code, Message: helperclient.Plain(err)}
+			return &helperclient.Error{Code: c.code, Message: reason.Of(err)}
 		}
 	}
-	return &helperclient.Error{Code: helperclient.CodeRefused, Message: helperclient.Plain(err)}
+	return &helperclient.Error{Code: helperclient.CodeRefused, Message: reason.Of(err)}
 }
 
 // ErrUnderWay says that what was asked for was accepted, and that the helper was stopped before

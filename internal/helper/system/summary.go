@@ -8,6 +8,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/machine"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
@@ -18,7 +19,7 @@ func (h *Helper) getHealth(ctx context.Context, _ *caller.Call, _ *systemv1.GetH
 	health := &systemv1.Health{OldestVersion: h.oldest()}
 	var failure error
 	if _, health.Applying, failure = h.keeper.InForce(); failure != nil {
-		health.NotApplied = failure.Error()
+		health.NotApplied = reason.Of(failure)
 	}
 	_, health.Middleware = h.keeper.Events.Watched()
 	var err error

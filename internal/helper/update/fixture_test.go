@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
@@ -123,7 +125,8 @@ func (m *machine) Install(ctx context.Context, path string) error {
 		return err
 	}
 	if is.Version == m.failing {
-		return errors.New("a script of the package failed")
+		// As if a script of the package had failed.
+		return &programs.Failure{Argv: []string{"/usr/bin/dpkg", "--install", path}, Err: exec.Command("/bin/false").Run(), Said: "dpkg: error"}
 	}
 	m.set("files", is.Version)
 	m.set("installed", is.Version)

@@ -184,7 +184,7 @@ func (i *ImageInstaller) write(ctx context.Context, j *Journal, boot string) err
 		if err := i.Slots.RemoveOther(); err != nil {
 			return err // it is begun again
 		}
-		return i.end(j, Undone, "nothing of the running version was changed: "+sentence(err))
+		return i.end(j, Undone, "nothing of the running version was changed: "+sentence(i.Logger, err))
 	}
 	return i.leave(ctx, j, boot, nil)
 }
@@ -255,7 +255,7 @@ func (i *ImageInstaller) goBack(ctx context.Context, j *Journal, boot string) er
 	other, err := i.Slots.Other()
 	switch {
 	case err != nil:
-		return i.end(j, Undone, "nothing was changed: "+sentence(err))
+		return i.end(j, Undone, "nothing was changed: "+sentence(i.Logger, err))
 	case other.Version != j.To || release.Below(other.Version, oldest):
 		return i.end(j, Undone, "nothing was changed: version "+other.Version+" in the other slot is another one, or too old")
 	}
@@ -325,7 +325,7 @@ func (i *ImageInstaller) trial(ctx context.Context, j *Journal, boot string) err
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return i.giveUp(ctx, j, boot, sentence(err))
+		return i.giveUp(ctx, j, boot, sentence(i.Logger, err))
 	}
 	if err := i.Slots.Bless(); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -204,7 +205,7 @@ func (i *Installer) install(ctx context.Context, j *Journal) error {
 	case ctx.Err() != nil:
 		return ctx.Err() // staged it stays
 	case err != nil:
-		return i.end(j, Undone, "nothing was changed: "+sentence(err))
+		return i.end(j, Undone, "nothing was changed: "+sentence(i.Logger, err))
 	}
 	err = i.change(ctx, j, func(ctx context.Context) error {
 		if err := i.step(j, Staged, "keep the previous version"); err != nil {
@@ -223,9 +224,9 @@ func (i *Installer) install(ctx context.Context, j *Journal) error {
 	})
 	switch {
 	case err != nil && j.Phase == Staged:
-		return i.end(j, Undone, "nothing was changed: "+sentence(err))
+		return i.end(j, Undone, "nothing was changed: "+sentence(i.Logger, err))
 	case err != nil:
-		return i.back(ctx, j, "it could not be installed: "+sentence(err), true)
+		return i.back(ctx, j, "it could not be installed: "+sentence(i.Logger, err), true)
 	}
 	return i.judge(ctx, j)
 }
@@ -310,7 +311,7 @@ func (i *Installer) judge(ctx context.Context, j *Journal) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case problem != nil:
-		return i.back(ctx, j, "the Base was not well with it: "+sentence(problem), true)
+		return i.back(ctx, j, "the Base was not well with it: "+sentence(i.Logger, problem), true)
 	}
 	return i.end(j, Done, "")
 }
@@ -400,7 +401,7 @@ func (i *Installer) back(ctx context.Context, j *Journal, reason string, running
 		return err
 	}
 	if err := i.change(ctx, j, func(ctx context.Context) error { return i.Host.Install(ctx, i.Store.path(previousFile)) }); err != nil {
-		return i.end(j, Failed, reason+"; and the previous version could not be installed: "+sentence(err))
+		return i.end(j, Failed, reason+"; and the previous version could not be installed: "+sentence(i.Logger, err))
 	}
 	if err := failpoint.Reach("gone back"); err != nil {
 		return err
@@ -416,7 +417,7 @@ func (i *Installer) back(ctx context.Context, j *Journal, reason string, running
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case problem != nil:
-		reason += "; with the previous version the Base is not well either: " + sentence(problem)
+		reason += "; with the previous version the Base is not well either: " + sentence(i.Logger, problem)
 	}
 	return i.end(j, Undone, reason)
 }
@@ -424,9 +425,13 @@ func (i *Installer) back(ctx context.Context, j *Journal, reason string, running
 // maxSentence bounds a reason, in bytes.
 const maxSentence = 600
 
-// sentence is an error in one line.
-func sentence(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
+// sentence is an error as a part of a reason, which the owner reads (package reason). The journal has
+// the whole error.
+func sentence(log *slog.Logger, err error) string {
+	if log != nil {
+		log.Error("an update failed", "audit", true, "error", err)
+	}
+	text := reason.Of(err)
 	if len(text) > maxSentence {
 		text = strings.ToValidUTF8(text[:maxSentence], "") + " …"
 	}

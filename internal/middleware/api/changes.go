@@ -6,6 +6,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // changesService shows the log of changes. The helper keeps the log, and signs it.
@@ -34,7 +35,8 @@ func (s *Server) recordChange(ctx context.Context, what, detail string, failure 
 	defer cancel()
 	change := &systemv1.RecordChange{What: what, Detail: detail}
 	if failure != nil {
-		change.Failure = failure.Error()
+		// The log is for owners. The Middleware's own journal has the whole error (apiError).
+		change.Failure = reason.Of(failure)
 	}
 	if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RecordChange{RecordChange: change}}, nil); err != nil {
 		s.audit.Error("a change could not be recorded", "what", what, "detail", detail, "by", sessionOf(ctx).ID(), "error", err)

@@ -3,14 +3,17 @@ package api
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
@@ -122,5 +125,43 @@ func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the helper was asked\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// The log of changes is for owners: the text of the system is not in it.
+func TestAFailedRenameOrRevocationIsRecordedInOurOwnWords(t *testing.T) {
+	h := registrytest.New(t, nil)
+	boss, phone := h.Active("boss", owner), h.Active("phone", viewer)
+	helper := &noting{}
+	l := serve(t, h, nil)
+	l.Helper = helperclient.Client{Port: helper}
+	apps := baserpc.NewAppsServiceClient(l.client(boss))
+	t.Cleanup(failpoint.Set(func(step string) error {
+		if strings.HasPrefix(step, "before: store a pairing as ") {
+			return &fs.PathError{Op: "write", Path: "/var/lib/x", Err: syscall.ENOSPC}
+		}
+		return nil
+	}))
+	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: phone.ID(), Name: "tablet"}); err == nil {
+		t.Fatal("the App was renamed")
+	}
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: phone.ID()}); err == nil {
+		t.Fatal("the App was revoked")
+	}
+	helper.mu.Lock()
+	defer helper.mu.Unlock()
+	var recorded []string
+	for _, m := range helper.asked {
+		if c := m.GetRecordChange(); c != nil {
+			recorded = append(recorded, c.GetFailure())
+		}
+	}
+	if len(recorded) != 2 {
+		t.Fatalf("%q was recorded", recorded)
+	}
+	for _, failure := range recorded {
+		if !strings.HasSuffix(failure, ": the disk is full") || strings.Contains(failure, "/") || strings.Contains(failure, "no space") {
+			t.Errorf("%q was recorded", failure)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The file:
@@ -213,7 +214,7 @@ func (f *File) Append(draft *systemv1.ChangeEntry) error {
 	}
 	if err != nil {
 		f.missed++
-		f.why = err.Error()
+		f.why = reason.Of(err)
 		return fmt.Errorf("record a change: %w", err)
 	}
 	return nil

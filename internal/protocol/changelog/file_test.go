@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -175,7 +177,7 @@ func TestAnOlderCopyOfTheFileIsRefused(t *testing.T) {
 
 func TestUnrecordedEntriesAreCountedAndReported(t *testing.T) {
 	path, f := fileOf(t, "one")
-	full := errors.New("no room")
+	full := &fs.PathError{Op: "write", Path: path, Err: syscall.ENOSPC}
 	f.fail = func(string) error { return full }
 	for range 3 {
 		wantErr(t, "append", f.Append(draft(Service, "lost")), full)
@@ -189,6 +191,12 @@ func TestUnrecordedEntriesAreCountedAndReported(t *testing.T) {
 	if got := details(t, f); !slices.Equal(got, []string{"one", "3", "two"}) {
 		t.Errorf("%q", got)
 	}
+	f.Newest(func(e *systemv1.ChangeEntry) bool {
+		if e.GetWhat() == NotRecorded && e.GetFailure() != "the disk is full" {
+			t.Errorf("the log says of what is missing: %q", e.GetFailure())
+		}
+		return true
+	})
 }
 
 func TestAFileThatIsFullForgetsTheOldestInOneStep(t *testing.T) {

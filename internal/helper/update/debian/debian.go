@@ -32,6 +32,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -106,7 +107,7 @@ func execute(ctx context.Context, environment []string, argv ...string) (string,
 	stdout, stderr := &bounded.Buffer{Most: maxOutput}, &bounded.Buffer{Most: maxOutput}
 	command.Stdout, command.Stderr = stdout, stderr
 	if err := command.Run(); err != nil {
-		return "", fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), stderr.LastWords())
+		return "", &programs.Failure{Argv: argv, Err: errors.Join(err, ctx.Err()), Said: stderr.LastWords()}
 	}
 	return stdout.String(), nil
 }
@@ -486,13 +487,13 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) {
 	}
 	entry := fmt.Sprintf("127.0.0.1:%d", posture.EntryPort)
 	if conn, err := net.DialTimeout("tcp", entry, dialTime); err != nil {
-		c.Down = append(c.Down, "nothing answers at the entry: "+err.Error())
+		c.Down = append(c.Down, "nothing answers at the entry")
 	} else {
 		_ = conn.Close()
 	}
 	health, err := m.Health(ctx)
 	if err != nil {
-		c.Down = append(c.Down, "the system helper does not answer: "+err.Error())
+		c.Down = append(c.Down, "the system helper does not answer: "+reason.Of(err))
 		return c, nil
 	}
 	if !health.GetMiddleware() {

@@ -5,6 +5,7 @@ package debian
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 func needDpkg(t *testing.T) {
@@ -47,6 +49,23 @@ func TestADpkgThatFailsIsAnError(t *testing.T) {
 	none := Machine{Run: func(context.Context, ...string) (string, error) { return "", nil }}
 	if _, err := none.Installed(t.Context()); err == nil {
 		t.Error("no version is one")
+	}
+}
+
+// The journal has what dpkg was told and what it said; the owner has the reason.
+func TestTheReasonThatDpkgFailsHasNoTextOfTheSystem(t *testing.T) {
+	needDpkg(t)
+	_, err := Machine{}.run(t.Context(), askTime, dpkg, "--no-such-option")
+	if err == nil || !strings.Contains(err.Error(), "--no-such-option") || !strings.Contains(err.Error(), "exit status 2") {
+		t.Fatalf("for the journal: %v", err)
+	}
+	if got := reason.Of(fmt.Errorf("install it: %w", err)); got != "install it: dpkg: the program ended with status 2" {
+		t.Errorf("for the owner: %q", got)
+	}
+	late, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	if _, err = (Machine{}).run(late, askTime, dpkg, "--version"); err == nil || !strings.Contains(reason.Of(err), "it took too long") {
+		t.Errorf("too late: %v", err)
 	}
 }
 

@@ -1,0 +1,76 @@
+package reason
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// typed is an error of ours with a cause that its text does not show.
+type typed struct{ cause error }
+
+func (t typed) Error() string { return "the version did not start" }
+func (t typed) Unwrap() error { return t.cause }
+
+// teller has two texts.
+type teller struct{}
+
+func (teller) Error() string  { return "run /bin/x: exit status 3: no such option" }
+func (teller) Reason() string { return "x ended with status 3" }
+
+func TestReasonsAreInOurOwnWords(t *testing.T) {
+	full := &fs.PathError{Op: "write", Path: "/var/lib/x", Err: syscall.ENOSPC}
+	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1},
+		Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	status := exec.Command("/bin/sh", "-c", "exit 7").Run()
+	killed := exec.Command("/bin/sh", "-c", "kill -9 $$").Run()
+	_, number := strconv.Atoi("x")
+	_, address := netip.ParseAddr("x")
+	malformed := json.Unmarshal([]byte("{"), new(int))
+	failed := "it failed; the Base's log says why"
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"a sentinel of ours":         {errors.New("no owner would be left"), "no owner would be left"},
+		"a wrapped one":              {fmt.Errorf("revoke: %w", errors.New("no owner would be left")), "revoke: no owner would be left"},
+		"a type of ours":             {typed{io.EOF}, "the version did not start"},
+		"one with two texts":         {fmt.Errorf("install: %w", teller{}), "install: x ended with status 3"},
+		"a full disk":                {fmt.Errorf("save it: %w", full), "save it: the disk is full"},
+		"nothing at a port":          {fmt.Errorf("ask: %w: again", refused), "ask: nothing answers there: again"},
+		"a status":                   {fmt.Errorf("run it: %w", status), "run it: the program ended with status 7"},
+		"a signal":                   {killed, "the program was ended from outside"},
+		"a status and a deadline":    {errors.Join(status, context.DeadlineExceeded), "the program ended with status 7; it took too long"},
+		"an early end":               {fmt.Errorf("read: %w", io.ErrUnexpectedEOF), "read: the connection or the file ended too early"},
+		"a missing file":             {fmt.Errorf("read: %w", fs.ErrNotExist), "read: it does not exist"},
+		"a deadline of a connection": {&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, "it took too long"},
+		"a caller that left":         {context.Canceled, "it was interrupted"},
+		"a rare number":              {os.NewSyscallError("ioctl", syscall.Errno(99999)), "the system refused it (99999)"},
+		"a number that is none":      {fmt.Errorf("read: %w", number), "read: " + failed},
+		"an address that is none":    {address, failed},
+		"JSON that is none":          {fmt.Errorf("two: %w: %w", errors.New("ours"), malformed), "two: ours: " + failed},
+		"the same text twice": {fmt.Errorf("EOF of %w after %w", io.EOF, io.EOF),
+			"EOF of the connection or the file ended too early after the connection or the file ended too early"},
+	} {
+		if got := Of(c.err); got != c.want {
+			t.Errorf("%s: %q, not %q", name, got, c.want)
+		}
+		// The broken variant is the text as it is.
+		for _, of := range []string{"exit status", "no space", "connection refused", "context ", "unexpected EOF", "strconv", "\n"} {
+			if strings.Contains(Of(c.err), of) {
+				t.Errorf("%s: %q has %q", name, Of(c.err), of)
+			}
+		}
+	}
+}
