@@ -57,6 +57,9 @@ type Query struct {
 // Check parses a request, or says what is wrong with it. Services become units of the table;
 // times and numbers are formatted again. No text of the request reaches journalctl.
 func Check(table services.Table, request *basev1.ReadLogsRequest) (Query, error) {
+	if request == nil { // on the wire, one that is left out is an empty one
+		request = &basev1.ReadLogsRequest{}
+	}
 	q := Query{table: table, contains: strings.ToLower(request.GetContains()), lines: int(request.GetLines()), follow: request.GetFollow()}
 	switch {
 	case len(request.GetContains()) > MaxContains:

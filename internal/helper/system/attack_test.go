@@ -2,6 +2,7 @@ package system
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -405,4 +408,60 @@ func FuzzRequest(f *testing.F) {
 func (b *base) chainSize() (n int) {
 	b.helper.keeper.Look(func(l *posture.Ledger) { n = len(l.Chain()) })
 	return n
+}
+
+// The attack: the Middleware leaves out a part that each honest request has. The helper then has a
+// nil pointer. It must answer all the same, and not crash.
+func TestARequestThatLacksAnyPartDoesNotEndTheHelper(t *testing.T) {
+	b := newBase(t)
+	b.config.Bounds = map[caller.Who]server.Bounds{}
+	for who := range server.CallerBounds { // no request is refused before it is looked at
+		b.config.Bounds[who] = server.Bounds{Holds: 1 << 30, Calls: 1 << 20, Work: 1 << 20}
+	}
+	b.start()
+	b.settled()
+	fields := verbField.Fields()
+	for i := range fields.Len() {
+		if v := verbs[uint16(fields.Get(i).Number())]; !v.May.Has(caller.Middleware) {
+			continue
+		}
+		for _, verb := range hollow(fields.Get(i).Message(), 4) {
+			request := &systemv1.SystemRequest{}
+			request.ProtoReflect().Set(fields.Get(i), protoreflect.ValueOfMessage(verb))
+			// Some verbs are answered until the caller hangs up.
+			ctx, hangUp := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			_, _ = b.as(caller.Middleware).Do(ctx, request, nil)
+			hangUp()
+		}
+	}
+	if _, err := b.as(caller.Root).Do(t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// hollow makes messages of a kind that lack everything: without fields, and with one field that is such a
+// message itself, down to a depth.
+func hollow(kind protoreflect.MessageDescriptor, depth int) []protoreflect.Message {
+	found, err := protoregistry.GlobalTypes.FindMessageByName(kind.FullName())
+	if err != nil {
+		panic(err)
+	}
+	all := []protoreflect.Message{found.New()}
+	for i := range kind.Fields().Len() {
+		field := kind.Fields().Get(i)
+		if field.Message() == nil || field.IsMap() || depth == 0 {
+			continue
+		}
+		for _, inner := range hollow(field.Message(), depth-1) {
+			outer := found.New()
+			if field.IsList() {
+				outer.Mutable(field).List().Append(protoreflect.ValueOfMessage(inner))
+			} else {
+				outer.Set(field, protoreflect.ValueOfMessage(inner))
+			}
+			all = append(all, outer)
+		}
+	}
+	return all
 }
