@@ -272,6 +272,10 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 				BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
 		"The pairing window is open to let in a viewer for another 1 min.": {Event: &basev1.Event_WindowChanged{
 			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},
+		"The machine was booted (version 1.3.0). It had stopped without warning, so its last events may be missing.": {
+			Event: &basev1.Event_BaseStarted{BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: "1.3.0", Booted: true, CutOff: true}}},
+		"Events of the machine that are missing here: 7.": {Event: &basev1.Event_EventsMissed{
+			EventsMissed: &basev1.EventsMissedEvent{Count: proto.Uint64(7)}}},
 		"The audit has findings: Open (port), Odd (key).": {Event: &basev1.Event_DriftFound{
 			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},
 		"Banned: 192.0.2.7 (sshd).": {Event: &basev1.Event_BansChanged{

@@ -163,10 +163,10 @@ func TestAnAppThatWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) 
 
 	back := b.open(owner.app)
 	is := map[string]func(*basev1.Event) bool{
-		"the ban":             func(e *basev1.Event) bool { return len(e.GetBansChanged().GetBanned()) > 0 },
-		"the drift":           loosened,
-		"the pairing attempt": attempted,
-		"the Base's start":    func(e *basev1.Event) bool { return e.GetBaseStarted() != nil },
+		"the ban":                func(e *basev1.Event) bool { return len(e.GetBansChanged().GetBanned()) > 0 },
+		"the drift":              loosened,
+		"the pairing attempt":    attempted,
+		"the start after a kill": func(e *basev1.Event) bool { return e.GetBaseStarted().GetCutOff() },
 	}
 	b.Until("all that happened is told to the owner who is back", func() error {
 		events, _, err := b.past(back, seen)

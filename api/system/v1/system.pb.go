@@ -2324,8 +2324,14 @@ func (x *MachineInfo) GetChainDisk() *v1.ChainDisk {
 	return nil
 }
 
+// WatchSystem asks for events. With a run, what has happened after an event comes first: events
+// after it of the same run, or all of the present run if it is another one. The helper keeps at
+// most 128 events and 256 KiB of them.
 type WatchSystem struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As a SystemEvent gave them; 0: nothing of the past is sent.
+	Run           uint64 `protobuf:"varint,1,opt,name=run,proto3" json:"run,omitempty"`
+	After         uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2360,6 +2366,20 @@ func (*WatchSystem) Descriptor() ([]byte, []int) {
 	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
 }
 
+func (x *WatchSystem) GetRun() uint64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
+func (x *WatchSystem) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
 // SystemEvent says what is, as far as numbers can say it, and what has happened.
 type SystemEvent struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -2378,8 +2398,15 @@ type SystemEvent struct {
 	// When NGINX was last told to read a new configuration, on the boot-time clock; 0: not since
 	// the helper began. Connections from before stay with its old processes.
 	EntryReloadedMs uint64 `protobuf:"varint,31,opt,name=entry_reloaded_ms,json=entryReloadedMs,proto3" json:"entry_reloaded_ms,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Tells the helper's starts apart; never 0.
+	Run uint64 `protobuf:"varint,32,opt,name=run,proto3" json:"run,omitempty"`
+	// How many things have happened in this run, up to this one. The first event of a stream has the
+	// number before the one that comes next.
+	Number uint64 `protobuf:"varint,33,opt,name=number,proto3" json:"number,omitempty"`
+	// In the first event of a stream: how many of the requested events are no longer kept.
+	Missed        uint64 `protobuf:"varint,34,opt,name=missed,proto3" json:"missed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SystemEvent) Reset() {
@@ -2464,6 +2491,27 @@ func (x *SystemEvent) GetAppRoles() []*AppRole {
 func (x *SystemEvent) GetEntryReloadedMs() uint64 {
 	if x != nil {
 		return x.EntryReloadedMs
+	}
+	return 0
+}
+
+func (x *SystemEvent) GetRun() uint64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
+func (x *SystemEvent) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *SystemEvent) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
 	}
 	return 0
 }
@@ -3569,8 +3617,10 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\rdisk_troubles\x18\x05 \x03(\tR\fdiskTroubles\x128\n" +
 	"\n" +
 	"chain_disk\x18\x06 \x01(\v2\x19.bitbox.base.v1.ChainDiskR\tchainDiskB\x16\n" +
-	"\x14_temperature_celsius\"\r\n" +
-	"\vWatchSystem\"\xd6\x02\n" +
+	"\x14_temperature_celsius\"5\n" +
+	"\vWatchSystem\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\x04R\x03run\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\"\x98\x03\n" +
 	"\vSystemEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
 	"\x12restriction_number\x18\x02 \x01(\x04R\x11restrictionNumber\x12;\n" +
@@ -3579,7 +3629,10 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x04bans\x18\x05 \x01(\rR\x04bans\x12+\n" +
 	"\x05event\x18\x06 \x01(\v2\x15.bitbox.base.v1.EventR\x05event\x126\n" +
 	"\tapp_roles\x18\x1e \x03(\v2\x19.bitbox.system.v1.AppRoleR\bappRoles\x12*\n" +
-	"\x11entry_reloaded_ms\x18\x1f \x01(\x04R\x0fentryReloadedMs\"T\n" +
+	"\x11entry_reloaded_ms\x18\x1f \x01(\x04R\x0fentryReloadedMs\x12\x10\n" +
+	"\x03run\x18  \x01(\x04R\x03run\x12\x16\n" +
+	"\x06number\x18! \x01(\x04R\x06number\x12\x16\n" +
+	"\x06missed\x18\" \x01(\x04R\x06missed\"T\n" +
 	"\aAppRole\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
 	"signingKey\x12(\n" +

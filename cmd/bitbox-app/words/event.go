@@ -80,10 +80,19 @@ func (l Language) machineEvent(event *basev1.Event) string {
 		}
 		return l.because(l.Say("events.undone", u.GetToVersion(), u.GetFromVersion()), u.GetReason())
 	case *basev1.Event_BaseStarted:
+		text := l.Say("events.started", e.BaseStarted.GetSoftwareVersion())
 		if e.BaseStarted.GetBooted() {
-			return l.Say("events.booted", e.BaseStarted.GetSoftwareVersion())
+			text = l.Say("events.booted", e.BaseStarted.GetSoftwareVersion())
 		}
-		return l.Say("events.started", e.BaseStarted.GetSoftwareVersion())
+		if e.BaseStarted.GetCutOff() {
+			text += " " + l.Say("events.cutoff")
+		}
+		return text
+	case *basev1.Event_EventsMissed:
+		if e.EventsMissed.Count == nil {
+			return l.Say("events.missing")
+		}
+		return l.Say("events.missed", e.EventsMissed.GetCount())
 	case *basev1.Event_MachineStopping:
 		return l.stopping(e.MachineStopping)
 	}

@@ -5,17 +5,24 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 )
 
-// maxWaiting is how many events wait for one watcher. One that reads more slowly is ended, so
-// that no stream has a gap.
-const maxWaiting = 64
+const (
+	// maxWaiting is how many events wait for one watcher. One that reads more slowly is ended, so
+	// that no stream has a gap.
+	maxWaiting = 64
+	// maxKept and maxKeptBytes bound what is kept in memory for a watcher that comes back.
+	maxKept      = 128
+	maxKeptBytes = 256 << 10
+)
 
 // Hub knows what is, and who watches. It calls nothing of the helper, so it may be called with
 // any lock held.
@@ -25,11 +32,18 @@ type Hub struct {
 	watchers map[chan *systemv1.SystemEvent]bool
 	// middlewares is how many of them are the Middleware's.
 	middlewares int
+
+	now       func() time.Time
+	run       uint64 // the time of New in nanoseconds; it only has to differ between starts
+	number    uint64 // of what has happened last
+	kept      []*basev1.Event
+	keptBytes int
 }
 
 // New returns a Hub that knows nothing.
-func New() *Hub {
-	return &Hub{is: &systemv1.SystemEvent{}, watchers: map[chan *systemv1.SystemEvent]bool{}}
+func New(now func() time.Time) *Hub {
+	return &Hub{is: &systemv1.SystemEvent{}, watchers: map[chan *systemv1.SystemEvent]bool{}, now: now,
+		run: uint64(now().UnixNano())}
 }
 
 // Note changes what is, and tells nobody.
@@ -43,7 +57,7 @@ func (h *Hub) Note(change func(is *systemv1.SystemEvent)) {
 func (h *Hub) Is() *systemv1.SystemEvent {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.describeLocked(nil)
+	return h.describeLocked(nil, h.number)
 }
 
 // Publish tells every watcher what is and what has happened; nil: the posture, a restriction or
@@ -51,7 +65,10 @@ func (h *Hub) Is() *systemv1.SystemEvent {
 func (h *Hub) Publish(happened *basev1.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	event := h.describeLocked(happened)
+	if happened != nil {
+		happened = h.keepLocked(happened)
+	}
+	event := h.describeLocked(happened, h.number)
 	for watcher := range h.watchers {
 		select {
 		case watcher <- event:
@@ -62,11 +79,46 @@ func (h *Hub) Publish(happened *basev1.Event) {
 	}
 }
 
+// keepLocked gives what has happened a number and a time, and keeps it as long as there is room.
+func (h *Hub) keepLocked(happened *basev1.Event) *basev1.Event {
+	happened = proto.CloneOf(happened)
+	happened.Time = timestamppb.New(h.now())
+	h.number++
+	h.kept = append(h.kept, happened)
+	h.keptBytes += proto.Size(happened)
+	for len(h.kept) > maxKept || h.keptBytes > maxKeptBytes {
+		h.keptBytes -= proto.Size(h.kept[0])
+		h.kept[0] = nil // its memory is free at once
+		h.kept = h.kept[1:]
+	}
+	return happened
+}
+
+// pastLocked returns the first events of a stream: what is, then what has happened after an event
+// and is still kept.
+func (h *Hub) pastLocked(asked *systemv1.WatchSystem) []*systemv1.SystemEvent {
+	after := h.number
+	switch {
+	case asked.GetRun() == h.run:
+		after = min(after, asked.GetAfter())
+	case asked.GetRun() != 0:
+		after = 0
+	}
+	begin := max(after, h.number-uint64(len(h.kept)))
+	first := h.describeLocked(nil, begin)
+	first.Missed = begin - after
+	past := []*systemv1.SystemEvent{first}
+	for i, happened := range h.kept[uint64(len(h.kept))-(h.number-begin):] {
+		past = append(past, h.describeLocked(happened, begin+uint64(i)+1))
+	}
+	return past
+}
+
 // describeLocked makes an event of what is. The roles of Apps go with those that may have
 // changed them.
-func (h *Hub) describeLocked(happened *basev1.Event) *systemv1.SystemEvent {
+func (h *Hub) describeLocked(happened *basev1.Event, number uint64) *systemv1.SystemEvent {
 	event := proto.CloneOf(h.is)
-	event.Event = happened
+	event.Event, event.Run, event.Number = happened, h.run, number
 	if happened != nil {
 		event.AppRoles = nil
 	}
@@ -80,8 +132,8 @@ func (h *Hub) Watched() (anybody, middleware bool) {
 	return len(h.watchers) > 0, h.middlewares > 0
 }
 
-// Watch sends events until ctx ends, or the watcher is too slow.
-func (h *Hub) Watch(ctx context.Context, c *caller.Call, _ *systemv1.WatchSystem) (*systemv1.SystemReply, error) {
+// Watch sends what the watcher has missed, and events until ctx ends or the watcher is too slow.
+func (h *Hub) Watch(ctx context.Context, c *caller.Call, asked *systemv1.WatchSystem) (*systemv1.SystemReply, error) {
 	watcher := make(chan *systemv1.SystemEvent, maxWaiting)
 	middlewares := 0
 	if c.Who == caller.Middleware {
@@ -90,7 +142,7 @@ func (h *Hub) Watch(ctx context.Context, c *caller.Call, _ *systemv1.WatchSystem
 	h.mu.Lock()
 	h.watchers[watcher] = true
 	h.middlewares += middlewares
-	first := h.describeLocked(nil)
+	past := h.pastLocked(asked)
 	h.mu.Unlock()
 	defer func() {
 		h.mu.Lock()
@@ -98,15 +150,25 @@ func (h *Hub) Watch(ctx context.Context, c *caller.Call, _ *systemv1.WatchSystem
 		h.middlewares -= middlewares
 		h.mu.Unlock()
 	}()
-	for event, open := first, true; open; {
-		if err := c.Send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Event{Event: event}}); err != nil {
+	send := func(event *systemv1.SystemEvent) error {
+		return c.Send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Event{Event: event}})
+	}
+	for _, event := range past {
+		if err := send(event); err != nil {
 			return nil, err
 		}
+	}
+	for {
 		select {
-		case event, open = <-watcher:
+		case event, open := <-watcher:
+			if !open {
+				return nil, errors.New("the watcher reads too slowly")
+			}
+			if err := send(event); err != nil {
+				return nil, err
+			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	return nil, errors.New("the watcher reads too slowly")
 }

@@ -127,7 +127,7 @@ func Open(config Config) (*Keeper, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	k := &Keeper{
-		Events: events.New(), Changed: turns.NewSignal(), config: config, log: config.Logger, waiters: map[uint64]*waiter{}, version: 1,
+		Events: events.New(time.Now), Changed: turns.NewSignal(), config: config, log: config.Logger, waiters: map[uint64]*waiter{}, version: 1,
 		convergence: convergence{changed: make(chan struct{})}, worker: turns.NewSignal(),
 	}
 	if _, ordered := factoryreset.Ordered(config.Directory); ordered {

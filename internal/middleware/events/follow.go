@@ -2,8 +2,11 @@ package events
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -25,7 +28,49 @@ type Apps interface {
 	Known(id string) *basev1.App
 }
 
-// Follow passes on the helper's events, until ctx ends. With each message it calls entryReloaded
+// place is where the Middleware is among the events of the helper: after the one with this number, in
+// this run of the helper. Run 0: it has heard none yet.
+type place struct{ run, number uint64 }
+
+func (p place) mark() *mark { return &mark{name: markHelper, value: fmt.Sprint(p.run, " ", p.number)} }
+
+// readPlace reads a mark. An empty or an odd one is the place of none.
+func readPlace(mark string) (p place) {
+	if _, err := fmt.Sscan(mark, &p.run, &p.number); err != nil {
+		return place{}
+	}
+	return p
+}
+
+// ask asks for the events after those that were heard.
+func (h *Hub) ask() *systemv1.SystemRequest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
+		WatchSystem: &systemv1.WatchSystem{Run: h.heard.run, After: h.heard.number}}}
+}
+
+// hear remembers an event of the helper, and returns one that says what is missing; nil: nothing is.
+// After a start of the Middleware, another run of the helper is no news: the event about the start
+// says what may be missing.
+func (h *Hub) hear(e *systemv1.SystemEvent) (missing *basev1.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before, following := h.heard, h.following
+	h.heard, h.following = place{e.GetRun(), e.GetNumber()}, true
+	missed := &basev1.EventsMissedEvent{}
+	switch {
+	case following && before.run != e.GetRun():
+	case e.GetMissed() > 0:
+		missed.Count = proto.Uint64(e.GetMissed())
+	default:
+		return nil
+	}
+	return &basev1.Event{Event: &basev1.Event_EventsMissed{EventsMissed: missed}}
+}
+
+// Follow passes on the helper's events, until ctx ends. After a broken stream, and after a start of the
+// Middleware, it goes on behind the last event that was heard. With each message it calls entryReloaded
 // with the time, on the boot-time clock, when NGINX was last told to read a new configuration;
 // entryReloaded must not block.
 func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps, entryReloaded func(time.Duration)) {
@@ -33,8 +78,11 @@ func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps, entryReloade
 	defer following.Wait()
 	following.Go(func() { h.followUpdates(ctx, helper) })
 	for ctx.Err() == nil {
-		err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
+		err := helper.Each(ctx, h.ask(),
 			func(reply *systemv1.SystemReply) error {
+				if missing := h.hear(reply.GetEvent()); missing != nil {
+					h.Publish(missing)
+				}
 				apps.SetRoles(reply.GetEvent().GetAppRoles())
 				entryReloaded(time.Duration(reply.GetEvent().GetEntryReloadedMs()) * time.Millisecond)
 				if event := reply.GetEvent().GetEvent(); event != nil {
@@ -119,5 +167,5 @@ func (h *Hub) publishUpdate(u *basev1.Update) {
 	}
 	h.publish(&basev1.Event{Event: &basev1.Event_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{
 		FromVersion: u.GetFromVersion(), ToVersion: u.GetToVersion(), Installed: u.GetPhase() == basev1.Update_PHASE_DONE,
-		Reason: u.GetReason()}}}, m)
+		Reason: u.GetReason()}}}, some(m)...)
 }

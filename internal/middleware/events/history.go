@@ -28,6 +28,8 @@ const (
 //	marks   forgotten      the highest sequence that was forgotten (8)
 //	        boot           the boot in which the Middleware was started last
 //	        update         the update whose end was told last
+//	        helper         the last event of the system helper that was told: its run and number
+//	        running        there from the first event after a start to an orderly stop
 const (
 	bucketEvents = "events"
 	bucketMarks  = "marks"
@@ -35,6 +37,8 @@ const (
 	markForgotten = "forgotten"
 	markBoot      = "boot"
 	markUpdate    = "update"
+	markHelper    = "helper"
+	markRunning   = "running"
 )
 
 // Bounds of the history.
@@ -68,6 +72,14 @@ var policies = map[string]policy{
 	}},
 	"drift_found": {paced: true, merge: func(into, e *basev1.Event) {
 		into.GetDriftFound().Findings = append(into.GetDriftFound().Findings, e.GetDriftFound().GetFindings()...)
+	}},
+	"events_missed": {paced: true, merge: func(into, e *basev1.Event) {
+		a, b := into.GetEventsMissed(), e.GetEventsMissed()
+		if a.Count == nil || b.Count == nil {
+			a.Count = nil
+			return
+		}
+		a.Count = proto.Uint64(a.GetCount() + b.GetCount())
 	}},
 	"apply_failed":      {paced: true},
 	"service_failed":    {paced: true, subject: func(e *basev1.Event) string { return e.GetServiceFailed().GetService().GetName() }},
@@ -156,6 +168,8 @@ type history struct {
 	events    []*basev1.Event // by their sequence
 	last      uint64
 	forgotten uint64
+	unkept    bool                       // after the last one there were events that are not kept
+	cutOff    bool                       // the Middleware had not been stopped in an orderly way
 	marks     map[string]string          // those of names that have words as values
 	kindOf    func(*basev1.Event) string // replaced in tests
 }
@@ -167,11 +181,12 @@ type mark struct{ name, value string }
 func openHistory(db *state.DB) (*history, error) {
 	h := &history{db: db, marks: map[string]string{}, kindOf: KindOf}
 	err := db.View(func(tx *state.Tx) error {
-		for _, name := range []string{markBoot, markUpdate} {
+		for _, name := range []string{markBoot, markUpdate, markHelper} {
 			if value := tx.Get(bucketMarks, name); value != nil {
 				h.marks[name] = string(value)
 			}
 		}
+		h.cutOff = tx.Get(bucketMarks, markRunning) != nil
 		if mark := tx.Get(bucketMarks, markForgotten); len(mark) == 8 {
 			h.forgotten = binary.BigEndian.Uint64(mark)
 		}
@@ -202,16 +217,17 @@ const stepKeep = "keep an event"
 // added is what the history remembers of a write.
 type added struct {
 	event     *basev1.Event // nil: it could not be kept
-	sequence  uint64
 	forgotten uint64
 	oldest    int // the index of the event that had to go; -1: none
 }
 
-// write gives an event its sequence and keeps it on the disk, with a mark unless that is nil. Even
-// if it cannot be kept, no other event gets its sequence; then there is a gap. It changes nothing in
-// memory: take does. Nobody else may write meanwhile.
-func (h *history) write(e *basev1.Event, m *mark) (added, error) {
-	e.Sequence = h.last + 1
+// write gives an event its sequence and keeps it on the disk, with marks. If it cannot be kept, it
+// has no sequence: after a restart another event could get the same one. Then the next event that is
+// kept leaves a gap of one sequence before it. write changes nothing in memory: take does. Nobody else
+// may write meanwhile.
+func (h *history) write(e *basev1.Event, marks ...*mark) (added, error) {
+	forgotten := h.gap()
+	e.Sequence = max(h.last, forgotten) + 1
 	kind, of, oldest := h.kindOf(e), 0, -1
 	for i, kept := range h.events {
 		if h.kindOf(kept) == kind {
@@ -220,7 +236,6 @@ func (h *history) write(e *basev1.Event, m *mark) (added, error) {
 			}
 		}
 	}
-	forgotten := h.forgotten
 	if of < keptOfAKind {
 		oldest = -1
 	} else {
@@ -234,7 +249,7 @@ func (h *history) write(e *basev1.Event, m *mark) (added, error) {
 					return err
 				}
 			}
-			if m != nil {
+			for _, m := range append(marks, &mark{markRunning, "yes"}) {
 				if err := tx.Put(bucketMarks, m.name, []byte(m.value)); err != nil {
 					return err
 				}
@@ -244,27 +259,45 @@ func (h *history) write(e *basev1.Event, m *mark) (added, error) {
 		})
 	}
 	if err != nil {
-		return added{sequence: e.GetSequence(), forgotten: e.GetSequence()}, fmt.Errorf("keep an event: %w", err)
+		e.Sequence = 0
+		return added{}, fmt.Errorf("keep an event: %w", err)
 	}
-	return added{event: e, sequence: e.GetSequence(), forgotten: forgotten, oldest: oldest}, nil
+	return added{event: e, forgotten: forgotten, oldest: oldest}, nil
+}
+
+// gap is the highest sequence that is forgotten, with those that the events that are not kept take
+// together.
+func (h *history) gap() uint64 {
+	if h.unkept {
+		return h.last + 1
+	}
+	return h.forgotten
+}
+
+// end says on the disk that the Middleware was stopped in an orderly way, and up to which sequence
+// events are forgotten.
+func (h *history) end(gap uint64) error {
+	err := h.db.Update(func(tx *state.Tx) error {
+		return errors.Join(failpoint.Reach(stepKeep), tx.Delete(bucketMarks, markRunning),
+			tx.Put(bucketMarks, markForgotten, binary.BigEndian.AppendUint64(nil, gap)))
+	})
+	if err != nil {
+		return fmt.Errorf("end the history of events: %w", err)
+	}
+	return nil
 }
 
 // take remembers what was written.
 func (h *history) take(a added) {
-	h.last, h.forgotten = a.sequence, a.forgotten
 	if a.event == nil {
+		h.unkept = true
 		return
 	}
+	h.last, h.forgotten, h.unkept = a.event.GetSequence(), a.forgotten, false
 	if a.oldest >= 0 {
 		h.events = slices.Delete(slices.Clone(h.events), a.oldest, a.oldest+1)
 	}
 	h.events = append(slices.Clip(h.events), a.event)
-}
-
-// skip makes a gap of one sequence. The disk has it from the next event on.
-func (h *history) skip() {
-	h.last++
-	h.forgotten = h.last
 }
 
 // since returns the kept events with a sequence above after; gap: there were others that are no
@@ -279,7 +312,7 @@ func (h *history) since(after uint64) (events []*basev1.Event, gap bool) {
 		}
 		return 0
 	})
-	return h.events[i:], h.forgotten > after
+	return h.events[i:], h.gap() > after
 }
 
 // The pace of paced events of one kind. Events that come faster are merged and reported when a

@@ -49,7 +49,7 @@ func eventsIn(t *testing.T) *Hub {
 
 // add keeps an event.
 func add(h *Hub, e *basev1.Event) error {
-	added, err := h.history.write(e, nil)
+	added, err := h.history.write(e)
 	h.history.take(added)
 	return err
 }
@@ -111,6 +111,8 @@ func TestEachEventArrivesOrTheStreamSaysHowManyAreMissing(t *testing.T) {
 			return len(e.GetDriftFound().GetFindings()) + missing
 		case e.GetPairingAttempt() != nil:
 			return int(e.GetPairingAttempt().GetRequests())
+		case e.GetEventsMissed() != nil:
+			return int(e.GetEventsMissed().GetCount())
 		}
 		return 1 + missing
 	}
@@ -131,6 +133,9 @@ func TestEachEventArrivesOrTheStreamSaysHowManyAreMissing(t *testing.T) {
 				event := kind(field)
 				if event.GetPairingAttempt() != nil {
 					event.GetPairingAttempt().Requests = 1
+				}
+				if event.GetEventsMissed() != nil {
+					event.GetEventsMissed().Count = proto.Uint64(1)
 				}
 				for i := range entries {
 					ban := &basev1.Ban{Jail: "sshd", Address: fmt.Sprintf("2001:db8:%x:%x::", n, i)}

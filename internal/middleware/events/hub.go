@@ -48,13 +48,15 @@ type Hub struct {
 	unwritten   []queued      // in the order of their sequences
 	writer      chan struct{} // closed when the writer ends; nil: none runs
 	overflowed  bool          // events were left out, because too many waited for the disk
+	heard       place         // among the helper's events
+	following   bool          // heard is of this start of the Middleware
 }
 
 // queued is an event on its way to subscribers.
 type queued struct {
 	event *basev1.Event
 	kept  bool
-	mark  *mark // kept with the event; nil: none is
+	marks []*mark // kept with the event
 }
 
 // Subscription is one subscriber's queue.
@@ -83,7 +85,11 @@ func Open(db *state.DB, log *slog.Logger) *Hub {
 }
 
 func newHub(history *history, log *slog.Logger) *Hub {
-	return &Hub{log: log, subscribers: map[*Subscription]struct{}{}, history: history, paces: map[string]*pace{}}
+	h := &Hub{log: log, subscribers: map[*Subscription]struct{}{}, history: history, paces: map[string]*pace{}}
+	if history != nil {
+		h.heard = readPlace(history.marks[markHelper])
+	}
+	return h
 }
 
 // Subscribe returns a queue for every later event; with replay, also for the kept events above a
@@ -121,16 +127,18 @@ func (s *Subscription) Close() {
 	delete(s.hub.subscribers, s)
 }
 
-// Publish stamps an event, and has it kept, if its kind is kept, and sent. Events that come too fast
-// wait.
-func (h *Hub) Publish(event *basev1.Event) { h.publish(event, nil) }
+// Publish stamps an event that has no time, and has it kept, if its kind is kept, and sent. Events that
+// come too fast wait.
+func (h *Hub) Publish(event *basev1.Event) { h.publish(event) }
 
-// publish keeps a mark with the event; nil: none.
-func (h *Hub) publish(event *basev1.Event, m *mark) {
+// publish keeps marks with the event, unless it has to wait.
+func (h *Hub) publish(event *basev1.Event, marks ...*mark) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	event.Time = timestamppb.New(now)
+	if event.GetTime() == nil {
+		event.Time = timestamppb.New(now)
+	}
 	of := policies[KindOf(event)]
 	if of.passing || h.history == nil {
 		h.queueLocked(queued{event: event})
@@ -139,7 +147,7 @@ func (h *Hub) publish(event *basev1.Event, m *mark) {
 	event = proto.CloneOf(event)
 	shrink(event)
 	if !of.paced {
-		h.queueLocked(queued{event: event, kept: true, mark: m})
+		h.queueLocked(queued{event: event, kept: true, marks: marks})
 		return
 	}
 	p := h.paces[KindOf(event)]
@@ -169,6 +177,9 @@ func (h *Hub) queueLocked(q queued) {
 		h.overflowed = true
 		return
 	}
+	if q.kept && h.heard.run != 0 {
+		q.marks = append(q.marks, h.heard.mark())
+	}
 	h.unwritten = append(h.unwritten, q)
 	if h.writer == nil {
 		h.writer = make(chan struct{})
@@ -186,7 +197,7 @@ func (h *Hub) write(ended chan struct{}) {
 		h.unwritten = h.unwritten[1:]
 		if q.kept {
 			h.mu.Unlock()
-			added, err := h.history.write(q.event, q.mark)
+			added, err := h.history.write(q.event, q.marks...)
 			h.mu.Lock()
 			h.history.take(added)
 			if err != nil {
@@ -196,9 +207,9 @@ func (h *Hub) write(ended chan struct{}) {
 		h.sendLocked(q.event)
 	}
 	if h.overflowed {
-		// The lost events take one sequence together, so that each subscriber learns of the gap.
+		// Each subscriber asks again, and learns of the gap.
 		h.overflowed = false
-		h.history.skip()
+		h.history.unkept = true
 		for s := range h.subscribers {
 			h.endLocked(s)
 		}
@@ -263,6 +274,15 @@ func (h *Hub) Close() {
 	if writer := h.close(); writer != nil {
 		<-writer
 	}
+	if h.history == nil {
+		return
+	}
+	h.mu.Lock()
+	gap := h.history.gap()
+	h.mu.Unlock()
+	if err := h.history.end(gap); err != nil {
+		h.log.Error("events may be missing", "error", err)
+	}
 }
 
 // close returns the writer that is to be waited for; nil: none is.
@@ -321,8 +341,17 @@ func (h *Hub) remember(name, value string) (m *mark, had bool) {
 // not known.
 func (h *Hub) PublishStart(bootID string) {
 	m, had := h.remember(markBoot, bootID)
-	h.publish(&basev1.Event{Event: &basev1.Event_BaseStarted{
-		BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: version.Software, Booted: m != nil && had}}}, m)
+	started := &basev1.BaseStartedEvent{SoftwareVersion: version.Software, Booted: m != nil && had,
+		CutOff: h.history != nil && h.history.cutOff}
+	h.publish(&basev1.Event{Event: &basev1.Event_BaseStarted{BaseStarted: started}}, some(m)...)
+}
+
+// some is the marks that there are.
+func some(m *mark) []*mark {
+	if m == nil {
+		return nil
+	}
+	return []*mark{m}
 }
 
 // PublishWindow tells subscribers that the pairing window was opened or closed.

@@ -1,7 +1,9 @@
 package events
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 
@@ -98,9 +100,85 @@ func TestEventsThatADiskIsTooSlowForLeaveAGapThatIsTold(t *testing.T) {
 			t.Errorf("the past is %v, %v", again, err)
 		}
 		h.Publish(revokedOf("next"))
-		if next := <-again.Events; next.GetSequence() != again.Last+1 {
+		if next := <-again.Events; next.GetSequence() != again.Last+2 { // the missing ones have one
 			t.Errorf("the next is %v, after %d", next, again.Last)
 		}
 		h.Close()
 	})
+}
+
+// fullDisk has each write of the history fail until room is called.
+func fullDisk(t *testing.T) (room func()) {
+	t.Helper()
+	clear := failpoint.Set(func(step string) error {
+		if step == stepKeep {
+			return errors.New("no space left on device")
+		}
+		return nil
+	})
+	t.Cleanup(clear)
+	return clear
+}
+
+// The disk takes an event no longer, and the Middleware starts again. No App that was connected takes
+// the next event for one that it has, and one that was away learns that something is missing, or may be.
+func TestAnEventThatTheDiskDidNotTakeIsMissedByNobodyUnknowingly(t *testing.T) {
+	for name, c := range map[string]struct{ room, orderly bool }{
+		"there is room again":     {room: true, orderly: true},
+		"the disk is full to end": {orderly: true},
+		"it is killed":            {},
+	} {
+		path := filepath.Join(t.TempDir(), "events.db")
+		db, h, err := openEvents(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := h.Subscribe(true, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Publish(revokedOf("kept"))
+		kept := (<-s.Events).GetSequence()
+		room := fullDisk(t)
+		h.Publish(revokedOf("not kept"))
+		if e := <-s.Events; e.GetAppRevoked() == nil || e.GetSequence() != 0 {
+			t.Errorf("%s: %v came, though a restart forgets its sequence", name, e)
+		}
+		again, err := h.Subscribe(true, kept)
+		if err != nil || !again.Gap || len(again.Past) != 0 {
+			t.Errorf("%s: before the restart: %v, %v", name, again, err)
+		}
+		seen := max(kept, again.Last)
+		if c.room {
+			room()
+		}
+		if c.orderly {
+			h.Close()
+		}
+		room()
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+
+		db, h, err = openEvents(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.PublishStart("")
+		again, err = h.Subscribe(true, seen)
+		if err != nil || len(again.Past) != 1 {
+			t.Fatalf("%s: an App that was connected gets %v, %v", name, again, err)
+		}
+		if cutOff := again.Past[0].GetBaseStarted().GetCutOff(); again.Gap == cutOff || again.Gap != c.room {
+			t.Errorf("%s: a gap is told: %v; that something may be missing: %v", name, again.Gap, cutOff)
+		}
+		h.Close()
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if db, h, err = openEvents(path); err != nil || h.history.cutOff {
+			t.Errorf("%s: after an orderly stop: %v, %v", name, err, h.history.cutOff)
+		}
+		_ = db.Close()
+	}
 }
