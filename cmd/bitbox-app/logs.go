@@ -13,7 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
 // logsTime is how long the Base may search its log.
@@ -133,7 +133,7 @@ func sinceTime(text string) (time.Time, error) {
 
 // parseTime reads a time as people write it.
 func parseTime(text string, now time.Time) (time.Time, error) {
-	if ago, err := commandline.ParseDuration(text); err == nil {
+	if ago, err := timespan.Parse(text); err == nil {
 		return now.Add(-ago), nil
 	}
 	if t, err := time.Parse(time.RFC3339, text); err == nil {

@@ -259,7 +259,10 @@ func postureRow(view *client.PostureView) [][]string {
 	s := shownOf(view)
 	onOff := map[bool]string{true: "on", false: "off"}
 	revision, ssh, pairing := strconv.FormatUint(s.Revision, 10), onOff[s.SSH], "by an owner"
-	if s.Trying {
+	switch {
+	case s.Applying:
+		revision += " (being applied)"
+	case s.Trying:
 		revision += " (tried)"
 	}
 	if s.SSH {
@@ -285,7 +288,9 @@ func postureRow(view *client.PostureView) [][]string {
 
 // shown is the posture in force, in JSON.
 type shown struct {
-	Revision      uint64          `json:"revision"`
+	Revision uint64 `json:"revision"`
+	// Applying: the Base puts this revision in force. Trying: it waits for confirmation.
+	Applying      bool            `json:"applying"`
 	Trying        bool            `json:"trying"`
 	UndoneIn      int             `json:"undoneInSeconds"`
 	Name          string          `json:"name"`
@@ -344,9 +349,9 @@ func seconds(d time.Duration) int { return int(d / time.Second) }
 
 func shownOf(view *client.PostureView) shown {
 	e := view.Effective()
-	_, trying, left := view.Pending()
+	pending, trying, left := view.Pending()
 	s := shown{
-		Revision: e.Revision, Trying: trying, UndoneIn: seconds(left), Name: e.NodeName, Lockdown: e.Lockdown,
+		Revision: e.Revision, Applying: pending && !trying, Trying: trying, UndoneIn: seconds(left), Name: e.NodeName, Lockdown: e.Lockdown,
 		PairingClosed: e.PairingClosed, Endpoints: []shownEndpoint{}, SSH: e.SSH != nil, SSHKeys: shownKeys(view),
 		MaxTries: e.Bans.MaxTries, BanWindow: seconds(e.Bans.Window), BanTime: seconds(e.Bans.BanTime),
 		Egress: []string{}, Apps: []shownApp{}, Gap: view.Gap,
@@ -376,11 +381,12 @@ func (p *program) printPosture(view *client.PostureView) error {
 	table := p.table()
 	row := func(name, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...)) }
 	left := func(n int) string { return duration(uint64(max(n, 0))) }
-	if pending, trying, _ := view.Pending(); pending && !trying {
+	switch {
+	case s.Applying:
 		row("Revision", "%d, being applied", s.Revision)
-	} else if s.Trying {
+	case s.Trying:
 		row("Revision", "%d, on trial: undone in %s unless it is confirmed", s.Revision, left(s.UndoneIn))
-	} else {
+	default:
 		row("Revision", "%d", s.Revision)
 	}
 	row("Name", "%s", s.Name)

@@ -261,6 +261,39 @@ func TestCtrlCBeforeTheYesChangesNothing(t *testing.T) {
 	}
 }
 
+// A change that is being put in force is shown as such, in each form.
+func TestPostureShowSaysThatAChangeIsBeingApplied(t *testing.T) {
+	a, dir := paired(t)
+	for pending := true; pending; {
+		pending, _, _ = postureIn(t, dir).Pending()
+	}
+	examining, shownNow := make(chan struct{}), make(chan struct{})
+	var changes atomic.Int32
+	a.Machine.WhenExamined(func() {
+		if changes.Add(1) == 1 {
+			close(examining)
+			<-shownNow
+		}
+	})
+	s := sit(t, dir, 80, nil, "expose", "electrum", "--for", "1h", "--yes")
+	<-examining
+	view := postureIn(t, dir)
+	close(shownNow)
+	if code, screen := s.end(); code != 0 {
+		t.Fatalf("it ended with %d: %s", code, screen)
+	}
+	var printed strings.Builder
+	if err := (&program{out: &terminal.Output{To: &printed}}).printPosture(view); err != nil {
+		t.Fatal(err)
+	}
+	if want := ", being applied\n"; !strings.Contains(printed.String(), want) {
+		t.Errorf("it prints\n%s", printed.String())
+	}
+	if json, cell := shownOf(view), postureRow(view)[0][0]; !json.Applying || json.Trying || !strings.HasSuffix(cell, " (being applied)") {
+		t.Errorf("applying %t, trying %t in JSON, %q in the table of several Bases", json.Applying, json.Trying, cell)
+	}
+}
+
 // The change is on trial, and its confirmation cannot get through. A user who gives up then is
 // told what the Base does, and the Base does that.
 func TestCtrlCDuringATryLeavesTheChangeToBeUndone(t *testing.T) {

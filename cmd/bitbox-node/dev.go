@@ -23,6 +23,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/btcd"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
 const (
@@ -57,7 +58,7 @@ btcd deletes the blocks of regtest at each start.`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
-			if d.every, err = commandline.ParseDuration(every); err != nil {
+			if d.every, err = timespan.Parse(every); err != nil {
 				return err
 			}
 			if d.every < time.Second {

@@ -1,17 +1,17 @@
 // Package commandline has the parts that the command lines of both programs share: the number
-// of arguments of a command, and the syntax of durations.
+// of arguments of a command, and flags that take a length of time.
 package commandline
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
 // Args checks the number of arguments of a command, with a sentence for too few and too many. It
@@ -51,48 +51,7 @@ func unknown(c *cobra.Command, typed string) error {
 	return errors.New(text)
 }
 
-// maxDays keeps typed values within the range of a [time.Duration].
-const maxDays = 36500
-
-// ParseDuration reads a length of time: numbers with the units s, m (minutes), h and d,
-// the largest first, such as 90s, 30m, 1h30m or 2d. It is not negative.
-func ParseDuration(text string) (time.Duration, error) {
-	wrong := fmt.Errorf("%q is not a length of time; write it like 90s, 30m (minutes), 12h or 7d", text)
-	var days time.Duration
-	rest := text
-	if number, after, ok := strings.Cut(text, "d"); ok {
-		n, err := strconv.ParseUint(number, 10, 32)
-		if err != nil || n > maxDays {
-			return 0, wrong
-		}
-		if days, rest = time.Duration(n)*24*time.Hour, after; rest == "" {
-			return days, nil
-		}
-	}
-	length, err := time.ParseDuration(rest)
-	if err != nil || length < 0 || length > maxDays*24*time.Hour || strings.ContainsAny(rest, "nuµμ+-") || strings.Contains(rest, "ms") {
-		return 0, wrong
-	}
-	return days + length, nil
-}
-
-// FormatDuration writes a length of time, in whole seconds, in the form that [ParseDuration]
-// reads.
-func FormatDuration(length time.Duration) string {
-	text := ""
-	for _, unit := range []struct {
-		name   string
-		length time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}} {
-		if n := length / unit.length; n > 0 {
-			text += fmt.Sprintf("%d%s", n, unit.name)
-			length -= n * unit.length
-		}
-	}
-	return cmp.Or(text, "0s")
-}
-
-// DurationVar adds a flag that takes a length of time above 0 (see [ParseDuration]).
+// DurationVar adds a flag that takes a length of time above 0 (see [timespan.Parse]).
 func DurationVar(flags *pflag.FlagSet, to *time.Duration, name, usage string) {
 	flags.Var((*durationValue)(to), name, usage)
 }
@@ -100,7 +59,7 @@ func DurationVar(flags *pflag.FlagSet, to *time.Duration, name, usage string) {
 type durationValue time.Duration
 
 func (d *durationValue) Set(text string) error {
-	length, err := ParseDuration(text)
+	length, err := timespan.Parse(text)
 	if err == nil && length == 0 {
 		err = errors.New("it must be longer than 0")
 	}
@@ -114,7 +73,7 @@ func (d *durationValue) String() string {
 	if *d == 0 {
 		return ""
 	}
-	return FormatDuration(time.Duration(*d))
+	return timespan.Format(time.Duration(*d))
 }
 
 func (d *durationValue) Type() string { return "time" }

@@ -135,6 +135,13 @@ func TestAnOwnerOpensAndAnybodyClosesALiveBase(t *testing.T) {
 		if !strings.Contains(out, "done") || b.look().Effective().Lockdown {
 			t.Errorf("root cannot lift the lockdown: %s", out)
 		}
+		b.closed(own) // what it has closed stays closed, unless root asks for it
+		b.mustSubmit(expose(true))
+		b.mustWallet(own)
+		b.restrict(&systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}})
+		b.closed(own)
+		b.MustExec("bitbox-base", "local", "unlock", "--reopen")
+		b.mustWallet(own)
 	})
 }
 

@@ -30,13 +30,14 @@ var groups = []group{
 	{folder: "internal/bootdisk"},
 	{folder: "internal/boottime"},
 	{folder: "internal/bounded"},
-	{folder: "internal/commandline"},
+	{folder: "internal/commandline", may: []string{"internal/timespan"}},
 	{folder: "internal/digits"},
 	{folder: "internal/failpoint"},
 	{folder: "internal/harmless"},
 	{folder: "internal/reason"},
 	{folder: "internal/rootfile"},
 	{folder: "internal/secret"},
+	{folder: "internal/timespan"},
 	{folder: "internal/version"},
 	{folder: "internal/ipc"},
 	// Releases of Bitcoin Core. gpgv reads their signatures.
@@ -54,14 +55,16 @@ var groups = []group{
 		"api", "internal/atomicfile", "internal/bitcoincore", "internal/bootdisk", "internal/bounded", "internal/failpoint", "internal/harmless",
 		"internal/helperclient", "internal/ipc",
 		"internal/node/settings", // which node the Base runs: a table, and files of root's
-		"internal/protocol", "internal/reason", "internal/rootfile", "internal/secret", "internal/state", "internal/version", "packaging",
+		"internal/protocol", "internal/reason", "internal/rootfile", "internal/secret", "internal/state", "internal/timespan",
+		"internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
 	// Quotas of projects, which only ioctl and quotactl set.
 	{folder: "internal/helper/quota", risky: []string{"unsafe"}},
 	// The one way to the helper.
 	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol", "internal/reason"}},
 	// The Bitcoin node, a guest. It speaks HTTP to a program that strangers speak to.
-	{folder: "internal/node", may: []string{"api", "internal/bitcoincore", "internal/harmless", "internal/ipc", "internal/rootfile"},
+	{folder: "internal/node", may: []string{"api", "internal/bitcoincore", "internal/harmless", "internal/ipc", "internal/rootfile",
+		"internal/timespan"},
 		risky: []string{"net/http", "crypto/tls"}},
 	// Answers wallets, who are strangers, from what the node says.
 	{folder: "internal/electrum", may: []string{"api", "internal/failpoint", "internal/node", "internal/version"},
@@ -69,7 +72,7 @@ var groups = []group{
 	{folder: "internal/nodeclient", may: []string{"api", "internal/harmless", "internal/ipc"}},
 	{folder: "cmd/bitbox-node", may: []string{
 		"api", "internal/commandline", "internal/electrum", "internal/harmless", "internal/ipc", "internal/node",
-		"internal/nodeclient", "internal/version",
+		"internal/nodeclient", "internal/timespan", "internal/version",
 	}, risky: []string{"os/exec"}},
 	// Faces the network, without privilege.
 	{folder: "internal/middleware", may: []string{
@@ -94,13 +97,13 @@ var groups = []group{
 	// It begins TLS, as a wallet does.
 	{folder: "internal/app/walletcheck", may: []string{"api"}, risky: []string{"crypto/tls"}},
 	{folder: "cmd/bitbox-app", may: []string{"api", "client", "cmd/bitbox-app/window", "internal/app", "internal/commandline",
-		"internal/digits", "internal/protocol", "internal/version"}},
+		"internal/digits", "internal/protocol", "internal/timespan", "internal/version"}},
 	// Pictures are made of values alone.
 	{folder: "cmd/bitbox-app/window/picture", may: []string{"internal/app/qrcode"}, risky: []string{"html"}},
 	// The page for the owner, on the owner's computer.
 	{folder: "cmd/bitbox-app/window", may: []string{"api", "client", "cmd/bitbox-app/owner", "cmd/bitbox-app/window/browser",
-		"cmd/bitbox-app/window/pages", "cmd/bitbox-app/window/peer", "cmd/bitbox-app/words", "internal/atomicfile", "internal/commandline",
-		"internal/state"}, risky: []string{"net/http"}},
+		"cmd/bitbox-app/window/pages", "cmd/bitbox-app/window/peer", "cmd/bitbox-app/words", "internal/atomicfile",
+		"internal/state", "internal/timespan"}, risky: []string{"net/http"}},
 	{folder: "cmd/bitbox-app/window/browser", risky: []string{"os/exec"}},
 	{folder: "cmd/bitbox-app/window/peer", risky: []string{"unsafe"}}, // the table of connections of Windows
 	// The pages are made of values alone.

@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
 const (
@@ -75,7 +76,7 @@ func (w NodeWish) Over(now *basev1.NodeSettings) (*basev1.NodeSettings, error) {
 	case w.Every == off || w.Every == "" && !makes:
 		s.BlockEverySeconds = 0
 	case w.Every != "":
-		every, err := time.ParseDuration(w.Every)
+		every, err := timespan.Parse(w.Every)
 		if err != nil || every < time.Second || every > 24*time.Hour {
 			return nil, Unusable("block-every is a time from 1s to 24h, such as 20s")
 		}

@@ -44,3 +44,18 @@ func TestABaseCannotSayThatAnOwnerHasAcceptedBtcdOnMainnet(t *testing.T) {
 		t.Error("btcd on mainnet is signed by an owner who has typed nothing")
 	}
 }
+
+// A time in the settings is read as every other that people type, and none is rounded.
+func TestTheTimeOfABlockIsReadAsOtherTimes(t *testing.T) {
+	btcd := &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_BTCD, Network: basev1.Network_NETWORK_REGTEST}
+	for typed, want := range map[string]uint32{"20s": 20, "1d": 86400, "off": 0} {
+		if s, err := (NodeWish{Every: typed}).Over(btcd); err != nil || s.GetBlockEverySeconds() != want {
+			t.Errorf("%s: %v, %v", typed, s, err)
+		}
+	}
+	for _, typed := range []string{"1500ms", "1.5s", "2d", "0s", "20"} {
+		if s, err := (NodeWish{Every: typed}).Over(btcd); err == nil {
+			t.Errorf("%s: %v", typed, s)
+		}
+	}
+}

@@ -10,8 +10,8 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
 // ReadNetworks reads networks such as 192.168.1.0/24, at most as many as can limit an extra API.
@@ -32,7 +32,7 @@ func ReadNetworks(texts []string) (networks []netip.Prefix, err error) {
 // CheckLease refuses a length that no Base accepts.
 func CheckLease(length time.Duration) error {
 	if length < client.MinLease || length > client.MaxLease || length%time.Second != 0 {
-		return fmt.Errorf("%s is not possible: 5m (minutes) to 7d are allowed, in whole seconds", commandline.FormatDuration(length))
+		return fmt.Errorf("%s is not possible: 5m (minutes) to 7d are allowed, in whole seconds", timespan.Format(length))
 	}
 	return nil
 }

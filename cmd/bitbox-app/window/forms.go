@@ -7,7 +7,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
-	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
 // reader makes a deed of a form, without its kind. Its Base is as the person has seen it.
@@ -143,7 +143,7 @@ func readFix(f *fields, b owner.Base) (owner.Deed, error) {
 const untilClosed = "until-closed"
 
 func readSSH(f *fields, _ owner.Base) (owner.Deed, error) {
-	length, err := commandline.ParseDuration(f.value("for"))
+	length, err := timespan.Parse(f.value("for"))
 	if err != nil || owner.CheckLease(length) != nil {
 		return owner.Deed{}, owner.Unusable("%q is no time for which something can be open; 5m (minutes) to 7d are", f.value("for"))
 	}

@@ -164,6 +164,8 @@ var english = map[string]string{
 	"overview.try.text":             "Another App began it. The Base undoes it when the time is over, unless an owner keeps it.",
 	"overview.try.ends":             "The change on trial",
 	"overview.try.keep":             "Keep it …",
+	"overview.try.applying":         "A change is being put in force",
+	"overview.try.wait":             "The Base takes no other change until it is.",
 	"overview.open.title":           "What is open",
 	"overview.open.none":            "Nothing but the channel to your Apps.",
 	"overview.open.unknown":         "This Base does not manage what is open. It is a developer's.",

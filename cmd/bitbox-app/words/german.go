@@ -172,6 +172,8 @@ var german = map[string]string{
 	"overview.try.text":             "Eine andere App hat sie begonnen. Die Base macht sie rückgängig, wenn die Zeit um ist, außer ein Besitzer behält sie.",
 	"overview.try.ends":             "Die Änderung auf Probe",
 	"overview.try.keep":             "Behalten …",
+	"overview.try.applying":         "Eine Änderung wird in Kraft gesetzt",
+	"overview.try.wait":             "Bis sie gilt, nimmt die Base keine andere an.",
 	"overview.open.title":           "Was offen ist",
 	"overview.open.none":            "Nichts außer dem Kanal zu Ihren Apps.",
 	"overview.open.unknown":         "Diese Base verwaltet nicht, was offen ist. Sie ist für Entwickler.",

@@ -17,11 +17,11 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
 const (
@@ -103,7 +103,7 @@ func readDirectory(directory string) (provisioning.File, error) {
 			if f.SSHLease != 0 {
 				return errors.New("it has more than one line")
 			}
-			f.SSHLease, err = time.ParseDuration(line)
+			f.SSHLease, err = timespan.Parse(line)
 			return err
 		},
 		DisplayFile: func(line string) error {

@@ -27,6 +27,7 @@ func TestFilesOfADebianAreReadStrictly(t *testing.T) {
 		"another display":     {DisplayFile: "hdmi\n"},
 		"two displays":        {DisplayFile: "none\nnone\n"},
 		"a negative time":     {KeysFile: keyLine, LeaseFile: "-2h\n"},
+		"part of a second":    {KeysFile: keyLine, LeaseFile: "1h0.5s\n"},
 	} {
 		directory := t.TempDir()
 		for name, content := range files {
@@ -40,13 +41,13 @@ func TestFilesOfADebianAreReadStrictly(t *testing.T) {
 	}
 	directory := t.TempDir()
 	for name, content := range map[string]string{
-		NameFile: "# the name\ncellar\n", KeysFile: keyLine + "\n", LeaseFile: "2h\n", DisplayFile: "none\n",
+		NameFile: "# the name\ncellar\n", KeysFile: keyLine + "\n", LeaseFile: "1d\n", DisplayFile: "none\n",
 	} {
 		if err := os.WriteFile(filepath.Join(directory, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if f, err := Read(t.TempDir(), directory); err != nil || f.Name != "cellar" || !f.NoDisplay || f.SSHLease != 2*time.Hour ||
+	if f, err := Read(t.TempDir(), directory); err != nil || f.Name != "cellar" || !f.NoDisplay || f.SSHLease != 24*time.Hour ||
 		len(f.SSHKeys) != 1 || f.Claim != nil {
 		t.Errorf("%+v, %v", f, err)
 	}

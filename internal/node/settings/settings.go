@@ -17,6 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
 // Files of root's. Without the first two a Base has no node.
@@ -192,7 +193,7 @@ func (s *Settings) set(fields, seen []string) (err error) {
 			return errCache
 		}
 	case "block-every":
-		if s.BlockEvery, err = time.ParseDuration(value); err != nil || s.BlockEvery < minBlock || s.BlockEvery > maxBlock {
+		if s.BlockEvery, err = timespan.Parse(value); err != nil || s.BlockEvery < minBlock || s.BlockEvery > maxBlock {
 			return errBlock
 		}
 	default:

@@ -43,6 +43,7 @@ func TestTheSettingsOfANodeAreReadStrictly(t *testing.T) {
 		"cache much":                     "from 4 to 16384",
 		"block-every 20":                 "such as 20s",
 		"block-every 1ms":                "such as 20s",
+		"block-every 1500ms":             "such as 20s",
 		"program core\nnetwork regtest\nblock-every 20s": "remove block-every",
 		"program btcd\nnetwork signet\nblock-every 20s":  "remove block-every",
 		"program \xff": "not UTF-8",

@@ -50,9 +50,11 @@ func (v *view) again() *deadline {
 
 // try is a change that is undone by itself.
 type try struct {
-	Changes []change
-	Until   deadline
-	Keep    string // starts the deed that keeps it
+	// Applying: it is not yet in force, and the rest is empty.
+	Applying bool
+	Changes  []change
+	Until    deadline
+	Keep     string // starts the deed that keeps it
 }
 
 // change is one line of what will be different, or is.
@@ -61,14 +63,17 @@ type change struct {
 	Opens bool
 }
 
-// tried is the change that waits for confirmation, unless this App has begun it: then its deed
-// confirms it.
+// tried is the change that is being put in force or waits for confirmation, unless this App has begun
+// it: then its deed confirms it.
 func (v *view) tried() *try {
 	a := v.base.Look.Access
-	if a == nil || !a.Trying || slices.ContainsFunc(v.state.Deeds, func(d owner.DeedState) bool {
+	if a == nil || !a.Applying && !a.Trying || slices.ContainsFunc(v.state.Deeds, func(d owner.DeedState) bool {
 		return d.Base == v.base.ID() && d.Ended.IsZero()
 	}) {
 		return nil
+	}
+	if a.Applying {
+		return &try{Applying: true}
 	}
 	t := &try{Until: deadline{v.base.At.Add(a.UndoneIn), v.say("overview.try.ends")}}
 	if v.owns() {

@@ -504,6 +504,16 @@ func TestTheSettingsSayOfWhenTheRoleIs(t *testing.T) {
 	}
 }
 
+// A change is shown before it is on trial.
+func TestTheOverviewSaysThatAChangeIsBeingApplied(t *testing.T) {
+	b := wellBase()
+	b.Look.Access.Applying = true
+	p := renderer(words.English).Page(addressOf(b, first), owner.State{Bases: []owner.Base{b}}, now)
+	if text := textOf(document(t, "applying", p)); !strings.Contains(text, "A change is being put in force") {
+		t.Errorf("the overview lacks it: %s", text)
+	}
+}
+
 // A document says its language once, to screen readers too, and keeps it: in another one it is loaded again.
 func TestAPageInAnotherLanguageHasAnotherShape(t *testing.T) {
 	var shapes []string
