@@ -361,7 +361,7 @@ func checkNote(note string) error {
 func (c *chain) check(d *candidate) error {
 	for _, check := range c.documentChecks {
 		if err := check.refuse(c, d); err != nil {
-			return fmt.Errorf("document for revision %d: %w", d.doc.GetRevision(), err)
+			return err
 		}
 	}
 	return nil
@@ -478,7 +478,7 @@ func (c *chain) replay(documents []*systemv1.Signed, restrictions [][]byte) erro
 			return err
 		}
 		if err := c.check(d); err != nil {
-			return err
+			return fmt.Errorf("document for revision %d: %w", d.doc.GetRevision(), err)
 		}
 		c.append(d)
 		documents = documents[1:]

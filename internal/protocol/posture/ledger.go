@@ -359,23 +359,24 @@ func (l *Ledger) isCutOff(app SigningKey) bool {
 }
 
 // Submit takes a document that an App has signed (SignDocument). After it, what
-// is to be applied is Effective; then call Applied or Undo.
+// is to be applied is Effective; then call Applied or Undo. An error is the bare reason,
+// because the App that has signed the document knows what was tried.
 func (l *Ledger) Submit(signed []byte, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	var envelope systemv1.Signed
 	if err := read(signed, MaxDocumentSize, &envelope); err != nil {
-		return out, fmt.Errorf("change the posture: %w", err)
+		return out, err
 	}
 	d, err := decodeDocument(&envelope)
 	if err != nil {
-		return out, fmt.Errorf("change the posture: %w", err)
+		return out, err
 	}
 	if err := l.chain.check(d); err != nil {
-		return out, fmt.Errorf("change the posture: %w", err)
+		return out, err
 	}
 	for _, check := range l.submitChecks {
 		if err := check.refuse(l, d, now); err != nil {
-			return out, fmt.Errorf("change the posture: %w", err)
+			return out, err
 		}
 	}
 	l.append(d)
