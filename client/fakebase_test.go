@@ -334,7 +334,7 @@ func (b *fakeBase) revokeAll() {
 }
 
 func (b *fakeBase) GetInfo(context.Context, *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
-	return &basev1.GetInfoResponse{Name: b.name, PublicKey: hex.EncodeToString(b.public[:])}, nil
+	return &basev1.GetInfoResponse{Name: b.name, PublicKey: hex.EncodeToString(b.public[:]), Addresses: []string{"192.0.2.20", "fe80::1"}}, nil
 }
 
 // testApp is an App with its own directory. It is quicker than a real one, and does not listen to

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -83,6 +84,11 @@ func TestBothSidesSeeTheSameCodeAndThenTalk(t *testing.T) {
 	info, err := session.Info.GetInfo(t.Context(), &basev1.GetInfoRequest{})
 	if err != nil || info.GetPublicKey() != hex.EncodeToString(b.public[:]) {
 		t.Errorf("info %v, %v", info, err)
+	}
+	// Whatever shows its addresses shows them as they can be given to pair.
+	want := Reachable([]string{"192.0.2.20", "fe80::1"})
+	if got := info.GetAddresses(); !slices.Equal(got, want) || want[1] == "fe80::1" {
+		t.Errorf("addresses %q, want %q", got, want)
 	}
 }
 

@@ -52,9 +52,13 @@ type InfoClient struct {
 	transport *transport
 }
 
-// GetInfo asks the Base what it is and how it does, and stores the role that it reports for this App.
+// GetInfo asks the Base what it is and how it does, and stores the role that it reports for this App. Its
+// addresses are as this machine can use them (Reachable).
 func (c InfoClient) GetInfo(ctx context.Context, request *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
 	info, err := c.InfoServiceClient.GetInfo(ctx, request)
+	if info != nil {
+		info.Addresses = Reachable(info.GetAddresses())
+	}
 	role := info.GetCaller().GetRole()
 	if err != nil || role == basev1.Role_ROLE_UNSPECIFIED {
 		return info, err

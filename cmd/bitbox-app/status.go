@@ -164,7 +164,7 @@ func (p *program) printInfo(a statusAnswer, drawn curves.Curves) error {
 		row("Disk", "%s", trouble)
 	}
 	if len(info.GetAddresses()) > 0 {
-		row("Addresses", "%s", strings.Join(client.Reachable(info.GetAddresses()), ", "))
+		row("Addresses", "%s", strings.Join(info.GetAddresses(), ", "))
 	}
 	if err := table.print(); err != nil {
 		return err

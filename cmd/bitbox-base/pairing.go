@@ -293,11 +293,13 @@ func (p *program) simpleCommand(use, short string, verb func(pairing.Client, con
 }
 
 func (p *program) retireCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	command := &cobra.Command{
 		Use:   "retire SIGNING-KEY",
 		Short: "Remove an App's signing key for good",
 		Long: `retire takes away the signing key of an App, also that of a last owner. The log names
-keys that no App is paired with. A Base without an owner listens for requests again.`,
+keys that no App is paired with. A Base without an owner listens for requests again.
+It asks first, since the key does not come back.`,
 		Example: `  bitbox-base pairing retire 5f1d0c…64 hexadecimal digits`,
 		Args:    commandline.Args(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -305,7 +307,13 @@ keys that no App is paired with. A Base without an owner listens for requests ag
 			if err != nil || len(key) != noiseconn.KeySize {
 				return usageError{fmt.Errorf("%q is not a signing key, which has 64 hexadecimal digits", args[0])}
 			}
+			fmt.Fprintf(c.OutOrStdout(), "The App with the signing key %x is cut off for good.\n", key)
+			if err := confirm(c, yes); err != nil {
+				return err
+			}
 			return p.ask(c, func(ctx context.Context, authority pairing.Client) error { return authority.Retire(ctx, key) })
 		},
 	}
+	command.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return command
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
 
-// errNotConfirmed is the error of setup when the answer is not yes.
+// errNotConfirmed is the error of a command when the answer is not yes.
 var errNotConfirmed = errors.New("not confirmed; nothing was changed")
 
 // setupFlags are the flags of setup.
