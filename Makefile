@@ -141,7 +141,7 @@ SECURE_BOOT_KEYS ?= $(HOME)/.config/bitbox-base/secure-boot
 image: export IMAGE_HOSTNAME := $(if $(filter command,$(firstword $(origin HOSTNAME))),$(HOSTNAME))
 image: export IMAGE_DISPLAY := $(if $(filter command,$(firstword $(origin DISPLAY))),$(DISPLAY))
 .PHONY: image
-image: build ## make a bootable image in build/image-ARCH (root on Debian; ARCH=arm64 for another machine)
+image: as-user build ## make a bootable image in build/image-ARCH (Debian; asks for root; ARCH=arm64 for another machine)
 	./scripts/setup-image $(ARCH)
 	package=$$(./scripts/package $(VERSION) $(ARCH) $(BUILD)) && $(GO) run ./image build --arch $(ARCH) --package "$$package" \
 		--app ./$(BUILD)/bitbox-app --keys '$(SECURE_BOOT_KEYS)' --out $(BUILD)/image-$(ARCH)

@@ -4,7 +4,8 @@
 //	go run ./image build --arch ARCHITECTURE --package FILE --out DIRECTORY
 //	go run ./image keys DIRECTORY
 //
-// keys makes the Secure Boot keys of a builder, once.
+// build is for the person who builds. It calls itself by sudo, as assemble, for the step that needs root. keys makes the
+// Secure Boot keys of a builder, once.
 package main
 
 import (
@@ -40,6 +41,8 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 		return makeKeys(arguments[1])
 	case len(arguments) > 0 && arguments[0] == "build":
 		return buildImage(ctx, arguments[1:], getenv)
+	case len(arguments) > 0 && arguments[0] == "assemble":
+		return assemble(ctx, arguments[1:])
 	}
 	return errors.New(usage)
 }
@@ -52,38 +55,18 @@ func makeKeys(directory string) error {
 	return nil
 }
 
-// buildImage builds what the arguments and the environment of make ask for.
+// buildImage builds what the arguments and the environment of make ask for. It runs as the person who builds: theirs are
+// the keys and the App. Root does one step (assemble.go).
 func buildImage(ctx context.Context, arguments []string, getenv func(string) string) (failed error) {
 	o := build.Options{Cache: getenv("BITBOX_BASE_IMAGE_CACHE")}
 	flags := flag.NewFlagSet("image build", flag.ContinueOnError)
-	flags.StringVar(&o.Architecture, "arch", "amd64", "amd64 or arm64")
-	flags.StringVar(&o.Package, "package", "", "our Debian package")
-	flags.StringVar(&o.Out, "out", "", "the directory to make")
+	setFlags(flags, &o)
 	app := flags.String("app", "", "the App's program, for what the Base is told")
-	keys := flags.String("keys", "", "the directory of the Secure Boot keys, if it is there")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
 	if o.Package == "" || o.Out == "" || flags.NArg() > 0 {
 		return errors.New(usage)
-	}
-	// Tools see another root.
-	var err error
-	if o.Out, err = filepath.Abs(o.Out); err != nil {
-		return err
-	}
-	if o.Cache == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return fmt.Errorf("find the cache directory (set BITBOX_BASE_IMAGE_CACHE): %w", err)
-		}
-		o.Cache = filepath.Join(user, "bitbox-base-image")
-	}
-	if o.Cache, err = filepath.Abs(o.Cache); err != nil {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(*keys, secureboot.DB+secureboot.CertificateSuffix)); *keys != "" && err == nil {
-		o.Keys = *keys
 	}
 	switch microsoft := getenv("MICROSOFT"); microsoft {
 	case "":
@@ -92,7 +75,10 @@ func buildImage(ctx context.Context, arguments []string, getenv func(string) str
 	default:
 		return fmt.Errorf("MICROSOFT=%s is not understood; MICROSOFT=1 has machines accept what Microsoft has signed as well", microsoft)
 	}
-	if err := o.Ready(); err != nil {
+	for _, missing := range missingKeys(&o, getenv) {
+		fmt.Println(missing)
+	}
+	if err := o.Check(); err != nil {
 		return err
 	}
 	file, forget, err := provisioningFile(ctx, *app, getenv)
@@ -101,16 +87,22 @@ func buildImage(ctx context.Context, arguments []string, getenv func(string) str
 	}
 	defer func() { forget(failed) }()
 	o.Provision = file
-	begun := time.Now()
-	o.Progress = func(what string) { fmt.Printf("%6.1f s  %s\n", time.Since(begun).Seconds(), what) }
-	info, err := build.Build(ctx, o)
-	if err != nil {
+	if o, err = absolute(o); err != nil {
 		return err
 	}
-	fmt.Printf("%6.1f s  made %s: version %s, Debian's archive of %s, root %d MiB, UKI %d MiB\n", time.Since(begun).Seconds(),
-		filepath.Join(o.Out, build.DiskFile), info.Version, info.Archive, info.RootSize>>20, info.EntrySize>>20)
-	if !info.Signed {
-		fmt.Println("It is not signed: machines with Secure Boot do not start it. `make secure-boot-keys` makes keys of your own.")
+	return asRoot(ctx, o)
+}
+
+// missingKeys says which keys the image is made without. It takes Keys out of the options if they are not there.
+func missingKeys(o *build.Options, getenv func(string) string) (missing []string) {
+	if _, err := os.Stat(filepath.Join(o.Keys, secureboot.DB+secureboot.CertificateSuffix)); o.Keys == "" || err != nil {
+		missing = append(missing, fmt.Sprintf("There are no Secure Boot keys (in %q): the image will not be signed, and machines with Secure "+
+			"Boot will not start it. `make secure-boot-keys` makes keys of your own.", o.Keys))
+		o.Keys = ""
 	}
-	return nil
+	if getenv("RELEASE_KEY") == "" {
+		missing = append(missing, "There is no release key: the image will take no updates. `make release-key` makes one, and RELEASE_KEY_FILE "+
+			"names one that is somewhere else.")
+	}
+	return missing
 }
