@@ -1,9 +1,13 @@
 package system
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +16,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
@@ -158,7 +163,7 @@ func TestARequestAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
 	piece := verbs[kindOf("update_piece")]
 	flood := manyApps(piece.Limit)
 	// Broken: the verb is compared once it is parsed.
-	if took := allocated(func() { _ = proto.Unmarshal(flood, &systemv1.SystemRequest{}) }); took < uint64(10*piece.Holds) {
+	if took := allocated(func() { _ = proto.Unmarshal(flood, &systemv1.SystemRequest{}) }); took < uint64(5*piece.Holds) {
 		t.Errorf("parsing takes %d bytes only; this attack proves nothing", took)
 	}
 	hidden := func(b []byte) []byte { // behind a piece, so that it is the last one that counts
@@ -183,15 +188,69 @@ func TestARequestAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
 	}
 }
 
-// The memory in a row is the memory that its worst request takes.
+// The memory in a row is enough for each request that fits its limit, however it is filled.
 func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
-	v := verbs[kindOf("local_change")]
-	b := manyApps(v.Limit)
-	if len(b) > v.Limit {
-		b = manyApps(v.Limit - 64)
+	fields := verbField.Fields()
+	for i := range fields.Len() {
+		kind := uint16(fields.Get(i).Number())
+		v := verbs[kind]
+		for _, message := range worst(fields.Get(i).Message(), v.Limit-8) {
+			b := protowire.AppendBytes(protowire.AppendTag(nil, fields.Get(i).Number(), protowire.BytesType), message)
+			if len(b) > v.Limit {
+				t.Fatalf("%s: %d bytes do not fit its row", v.Name, len(b))
+			}
+			if took := allocated(func() { _, _ = server.Parse(kind, b) }); took > uint64(v.Holds) {
+				t.Errorf("%s: %d bytes take %d, and the row says %d: %x…", v.Name, len(b), took, v.Holds, b[:min(len(b), 32)])
+			}
+		}
 	}
-	if took := allocated(func() { _, _ = server.Parse(kindOf("local_change"), b) }); took > uint64(v.Holds) {
-		t.Errorf("%d bytes take %d, and the row says %d", len(b), took, v.Holds)
+	// Broken: a document in a row for short requests.
+	change := kindOf("local_change")
+	if took := allocated(func() { _, _ = server.Parse(change, manyApps(verbs[change].Limit)) }); took < uint64(short.Holds) {
+		t.Errorf("the worst change takes %d bytes only; this attack proves nothing", took)
+	}
+}
+
+// worst makes messages of a kind that are filled up to a size. Each repeats one empty field at any depth, or
+// has one long text, or has fields that are unknown.
+func worst(kind protoreflect.MessageDescriptor, size int) (all [][]byte) {
+	const unknown = 5000
+	fill := func(element []byte) {
+		all = append(all, bytes.Repeat(element, max(0, size)/len(element)))
+	}
+	fill(protowire.AppendVarint(protowire.AppendTag(nil, unknown, protowire.VarintType), 0))
+	for i := range kind.Fields().Len() {
+		field := kind.Fields().Get(i)
+		tag := protowire.AppendTag(nil, field.Number(), protowire.BytesType)
+		switch {
+		case field.Message() != nil:
+			fill(protowire.AppendBytes(tag, nil))
+			for _, inner := range worst(field.Message(), size-8) {
+				all = append(all, protowire.AppendBytes(tag, inner))
+			}
+		case field.Kind() == protoreflect.StringKind || field.Kind() == protoreflect.BytesKind:
+			fill(protowire.AppendBytes(tag, nil))
+			all = append(all, protowire.AppendBytes(tag, bytes.Repeat([]byte("a"), size-8)))
+		}
+	}
+	return all
+}
+
+// The budgets bind before the unit's limit does: a limit that an attacker reaches would be a way to kill
+// the helper.
+func TestTheBudgetsFitIntoTheHelpersMemoryTwice(t *testing.T) {
+	sum := 0
+	for _, bounds := range server.CallerBounds {
+		sum += bounds.Holds + server.ClosingBounds.Holds
+	}
+	unit, err := os.ReadFile("../../../packaging/root/usr/lib/systemd/system/bitbox-base-system.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(unit), "\nMemoryMax=")
+	megabytes, err := strconv.Atoi(strings.SplitN(rest, "M\n", 2)[0])
+	if err != nil || megabytes<<20 < 2*sum {
+		t.Errorf("MemoryMax is %d MiB (%v), and twice the budgets are %d MiB", megabytes, err, 2*sum>>20)
 	}
 }
 
@@ -236,6 +295,32 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 	hangUp()
 	if _, err := programs.Enter(gone, server.Verb{Work: 40}); !errors.Is(err, context.Canceled) {
 		t.Errorf("forty more at once: %v", err)
+	}
+}
+
+// The attack: the Middleware sets another time zone, again and again. Each time systemd reads all units again, for up to a
+// second, and closes nothing meanwhile.
+func TestAFloodOfTimeZonesLeavesSystemdTimeToClose(t *testing.T) {
+	zone := verbs[kindOf("set_time_zone")]
+	reloads := func(v server.Verb) (done int) {
+		synctest.Test(t, func(t *testing.T) {
+			budget := server.NewBudget(server.CallerBounds[caller.Middleware])
+			for begun := time.Now(); time.Since(begun) < time.Minute; {
+				if leave, err := budget.Enter(t.Context(), v); err == nil {
+					leave()
+					done++
+				}
+			}
+		})
+		return done
+	}
+	const most = 30 // every other second
+	if done := reloads(zone); done > most {
+		t.Errorf("systemd reloads %d times in a minute", done)
+	}
+	zone.Work = 1 // broken: counted as the one program that it starts
+	if done := reloads(zone); done <= most {
+		t.Errorf("without its cost it reloads %d times; this attack proves nothing", done)
 	}
 }
 

@@ -20,7 +20,8 @@ var (
 	preamble = server.Size{Limit: release.MaxPreambleSize + 1<<10, Holds: 8 << 20} // of a release: parsed once it is verified
 	// of Bitcoin Core: SHA256SUMS with its signatures, which are passed on as they are
 	signatures = server.Size{Limit: bitcoincore.MaxSums + bitcoincore.MaxSignatures + posture.MaxDocumentSize, Holds: 8 << 20}
-	piece      = server.Size{Limit: ipc.MaxMessageSize, Holds: 4 << 20} // of an update: bytes, not parsed
+	// of an update: bytes, not parsed. Fields that are unknown take five times their size before they are refused.
+	piece = server.Size{Limit: ipc.MaxMessageSize, Holds: 6 << 20}
 )
 
 // verbs is the one table of what can be asked of the helper.
@@ -67,7 +68,8 @@ func (h *Helper) verbs() server.Table {
 		server.Row(server.ByMiddleware|server.ByRoot, short, 4, h.services.Change).Recorded(recordService),
 		server.Row(server.ByMiddleware|server.ByRoot, logs, 2, h.journal.ReadLogs),
 		server.Row(server.ByMiddleware|server.ByRoot, list, 0, h.machine.ListTimeZones),
-		server.Row(server.ByMiddleware|server.ByRoot, short, 1, h.machine.SetTimeZone).Recorded(recordTimeZone),
+		// systemd reads all units again, and does nothing else meanwhile, for up to a second. It must not do so all the time.
+		server.Row(server.ByMiddleware|server.ByRoot, short, 12, h.machine.SetTimeZone).Recorded(recordTimeZone),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.machine.Reboot).Recorded(&changerecorder.Verb{Word: changelog.Reboot}),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.machine.PowerOff).ForOwners().
 			Recorded(&changerecorder.Verb{Word: changelog.PowerOff}),
