@@ -5,14 +5,12 @@ package debianupdates
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/refusal"
@@ -35,10 +33,7 @@ const (
 type Systemd interface {
 	units.Manager
 	journal.Source
-	// Unmet returns the conditions and assertions of a unit that kept it from starting last, as
-	// they stand in the unit, such as "ConditionACPower=true". It returns none if systemd no
-	// longer knows them, as after a reload of its units.
-	Unmet(ctx context.Context, unit string) ([]string, error)
+	units.Conditions
 }
 
 // Debian installs Debian's updates.
@@ -244,28 +239,13 @@ func (d *Debian) awaitStart(ctx context.Context) error {
 
 // refused is the error that says why systemd refused to start the installation.
 func (d *Debian) refused(ctx context.Context) error {
-	unmet, err := d.config.Systemd.Unmet(ctx, services.DebianUpdatesUnit)
+	service, found := services.BuiltIn().OfUnit(services.DebianUpdatesUnit)
+	if !found {
+		return helperclient.Errorf(helperclient.CodeInternal, "there is no service of Debian's updates")
+	}
+	reasons, err := units.Unmet(ctx, d.config.Systemd, service)
 	if err != nil {
-		return helperclient.Errorf(helperclient.CodeInternal, "ask systemd why Debian's updates are not installed: %w", err)
+		return helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 	}
-	var reasons []string
-	for _, condition := range unmet {
-		reasons = append(reasons, conditionWords(condition))
-	}
-	if len(reasons) == 0 {
-		reasons = []string{"a condition of its unit was not met; its log (debian-updates) says which"}
-	}
-	return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: %s", strings.Join(reasons, "; "))
-}
-
-// conditionWords says what a condition of the unit wants, such as "ConditionACPower=true".
-func conditionWords(condition string) string {
-	s, found := services.BuiltIn().OfUnit(services.DebianUpdatesUnit)
-	switch {
-	case found && condition == s.Condition():
-		return fmt.Sprintf("%s is switched off; enable it first", s.Name)
-	case condition == "ConditionACPower=true":
-		return "the machine is not on mains power"
-	}
-	return "a condition of its unit is not met: " + harmless.Line(harmless.Word(condition))
+	return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: %s", reasons)
 }

@@ -84,7 +84,7 @@ func (m Host) state(ctx context.Context, unit string) (state string) {
 	return state
 }
 
-// Unmet implements debianupdates.Systemd.
+// Unmet implements units.Conditions.
 func (m Host) Unmet(ctx context.Context, unit string) (unmet []string, err error) {
 	err = m.systemd(ctx, "tell the conditions of "+unit, func(ctx context.Context, conn *dbus.Conn) error {
 		for _, name := range []string{"Conditions", "Asserts"} {

@@ -42,9 +42,15 @@ type Control struct {
 	restarted map[string]time.Duration
 }
 
+// Systemd starts and stops units, and knows why it did not.
+type Systemd interface {
+	units.Manager
+	units.Conditions
+}
+
 // Config is what a Control is made of.
 type Config struct {
-	Systemd   units.Manager
+	Systemd   Systemd
 	Table     services.Table
 	Directory string // the helper's
 	// Applying tells whether a posture is being applied, which starts and stops the same units.
@@ -233,8 +239,11 @@ func (c *Control) change(ctx context.Context, who caller.Who, name string, actio
 		now.State = basev1.Service_STATE_STARTING // in a moment
 	}
 	if now.GetState() == basev1.Service_STATE_STOPPED && verb.systemctl != "stop" && state[0].Refused() {
-		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s did not start: a condition of its unit was not met; its log says which",
-			s.Name)
+		reasons, err := units.Unmet(ctx, c.config.Systemd, s)
+		if err != nil {
+			return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
+		}
+		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s did not start: %s", s.Name, reasons)
 	}
 	if now.GetState() == basev1.Service_STATE_FAILED && verb.systemctl != "stop" {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "%s did not start: %s; its log says more", s.Name, now.GetReason())

@@ -131,7 +131,7 @@ func TestAServiceIsStoppedAndStarted(t *testing.T) {
 	}
 	m.Refuse("electrs.service", "ConditionPathExists=/etc/electrs.toml")
 	if _, err := b.change("electrs", actRestart); err == nil ||
-		!strings.Contains(err.Error(), "electrs did not start: a condition of its unit was not met") {
+		!strings.Contains(err.Error(), "electrs did not start: a condition of its unit is not met: ConditionPathExists=/etc/electrs.toml") {
 		t.Errorf("one that a condition forbids: %v", err)
 	}
 	m.Refuse("electrs.service")

@@ -246,7 +246,7 @@ func (s *Systemd) orderLocked(verb, unit string) error {
 	return nil
 }
 
-// Unmet implements debianupdates.Systemd: systemd knows what the last start of a unit checked, as
+// Unmet implements units.Conditions: systemd knows what the last start of a unit checked, as
 // long as it has the unit.
 func (s *Systemd) Unmet(_ context.Context, unit string) ([]string, error) {
 	s.mu.Lock()
