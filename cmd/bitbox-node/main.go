@@ -31,12 +31,11 @@ const (
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	p := &program{}
+	p := &program{stop: func() {}}
+	defer func() { p.stop() }()
 	root := p.rootCommand()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := root.ExecuteContext(context.Background())
 	switch {
 	case err == nil:
 		return 0
@@ -53,7 +52,21 @@ func run(args []string) int {
 
 // program is one run of the command.
 type program struct {
-	running bool // the command line was understood
+	running bool   // the command line was understood
+	stop    func() // gives the signals back
+}
+
+// begin runs once the command line was understood. The signals that end a service end the context of the
+// command. `start` takes none: one that it had taken just before it became the node would be lost, and
+// the node would go on.
+func (p *program) begin(c *cobra.Command, _ []string) {
+	p.running = true
+	if c.Name() == startName {
+		return
+	}
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+	p.stop = stop
+	c.SetContext(ctx)
 }
 
 func (p *program) rootCommand() *cobra.Command {
@@ -68,7 +81,7 @@ from what it has learned. An owner sees it with 'bitbox-app node'.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
-		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
+		PersistentPreRun:  p.begin,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.AddCommand(watchCommand(), startCommand(), devCommand(), electrumCommand(), &cobra.Command{

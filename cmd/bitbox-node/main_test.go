@@ -52,6 +52,25 @@ func TestWrongArgumentsAreExplainedInASentence(t *testing.T) {
 	}
 }
 
+// systemd may stop the node while `start` becomes it. A signal that `start` had taken would be lost with it:
+// the node went on for ten minutes, until systemd killed it.
+func TestASignalWhileTheNodeStartsIsNotLost(t *testing.T) {
+	p := &program{}
+	for _, command := range p.rootCommand().Commands() {
+		ctx, cancel := context.WithCancel(t.Context())
+		command.SetContext(ctx)
+		p.begin(command, nil)
+		takes := command.Context() != ctx
+		if p.stop != nil {
+			p.stop()
+		}
+		cancel()
+		if want := command.Name() != startName; takes != want {
+			t.Errorf("%s takes signals: %v", command.Name(), takes)
+		}
+	}
+}
+
 func TestABaseWhoseCoreIsMissingHasNoMainnetNode(t *testing.T) {
 	w := watching{program: "core", network: "mainnet", rpc: "127.0.0.1:8332", file: filepath.Join(t.TempDir(), "bitcoind")}
 	made, without, err := w.node()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"slices"
 	"syscall"
 	"time"
@@ -25,9 +24,11 @@ import (
 // start the unit again then (RestartPreventExitStatus).
 var errSettings = errors.New("the node is not started")
 
+const startName = "start"
+
 func startCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "start",
+		Use:   startName,
 		Short: "Start the node that the settings of this Base name",
 		Long: `start reads ` + settings.SignedFile + `, which an owner has signed, or else
 ` + settings.File + `. It writes the configuration of the program that this names,
@@ -40,12 +41,7 @@ signet, regtest, simnet), prune (in GB), cache (in MiB), and block-every for btc
 configuration of the program itself are in ` + settings.OwnFile + `.`,
 		Example: `  bitbox-node start`,
 		Args:    commandline.Args(0, 0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			// A signal ends this process from here on: one that it took would be lost with it.
-			signal.Reset(os.Interrupt, syscall.SIGTERM)
-			if err := c.Context().Err(); err != nil {
-				return fmt.Errorf("start the node: %w", err)
-			}
+		RunE: func(*cobra.Command, []string) error {
 			s, err := settings.Read()
 			if err != nil {
 				return fmt.Errorf("%w: %w", errSettings, err)
