@@ -68,7 +68,7 @@ func TestAnImageWithoutKeysSaysSo(t *testing.T) {
 	}
 }
 
-// Root builds, and the user who has called it gets what was made.
+// Root builds the image, and gives the files to the user who called it.
 func TestTheImageBelongsToItsBuilder(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root gives files away")

@@ -25,6 +25,19 @@ func settled(t testing.TB) (*world, *testApp) {
 	return w, first
 }
 
+// settledTwice has a second owner as well.
+func settledTwice(t testing.TB) (w *world, first, second *testApp) {
+	t.Helper()
+	w, first = settled(t)
+	second = newApp(t, "second")
+	if err := w.console.OpenWindow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.pair(second, owner)
+	w.now += ActsTime
+	return w, first, second
+}
+
 func wordsOf(t testing.TB, p3 *noiseconn.P3Payload, p4 *noiseconn.P4, h [32]byte) noiseconn.Words {
 	t.Helper()
 	words, err := noiseconn.ComputeWords(p3.RA, p4.RB, h, p3.SigningKey, p4.StateKey, p4.Role)
@@ -190,13 +203,8 @@ func TestAnUnsignedWindowEndsWithTheOwnerWhoMayHaveOpenedIt(t *testing.T) {
 		"cut off": func(w *world, first *testApp) error { return w.middleware.CloseWindowOf(t.Context(), first.public()) },
 	}
 	attack := func(t *testing.T, lose func(w *world, first *testApp) error, acted, atConsole, broken bool) (goesOn bool) {
-		w, first := settled(t)
-		second, accomplice := newApp(t, "second"), newApp(t, "accomplice")
-		if err := w.console.OpenWindow(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		w.pair(second, owner)
-		w.now += ActsTime
+		w, first, _ := settledTwice(t)
+		accomplice := newApp(t, "accomplice")
 		open := w.middleware
 		if atConsole {
 			open = w.console
@@ -263,13 +271,8 @@ func TestWhatARevokedOwnerHasOrderedEndsWithoutADocument(t *testing.T) {
 	}
 	for stage, reach := range stages {
 		for _, byRevoked := range []bool{true, false} {
-			w, first := settled(t)
-			second, accomplice := newApp(t, "second"), newApp(t, "accomplice")
-			if err := w.console.OpenWindow(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			w.pair(second, owner)
-			w.now += ActsTime
+			w, first, second := settledTwice(t)
+			accomplice := newApp(t, "accomplice")
 			w.machine.Tick(w.now)
 			by := second
 			if byRevoked {
