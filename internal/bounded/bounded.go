@@ -1,5 +1,5 @@
-// Package bounded keeps the beginning of what a program prints, and on demand the end. A program
-// that was led astray may print without end.
+// Package bounded keeps the beginning of what a program prints. A program that was led astray may
+// print without end.
 package bounded
 
 import (
@@ -12,12 +12,9 @@ import (
 type Buffer struct {
 	// Most is how many bytes of the beginning are kept.
 	Most int
-	// Last is how many bytes of the end End returns at most; up to twice as many more are kept.
-	Last int
 
 	buffer bytes.Buffer
 	full   bool
-	last   []byte // the end of what did not fit
 }
 
 // Write implements io.Writer. It never fails.
@@ -25,24 +22,7 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	room := b.Most - b.buffer.Len()
 	b.full = b.full || len(p) > room
 	b.buffer.Write(p[:min(room, len(p))])
-	b.keepEnd(p[min(room, len(p)):])
 	return len(p), nil
-}
-
-func (b *Buffer) keepEnd(p []byte) {
-	p = p[max(0, len(p)-b.Last):]
-	if over := len(b.last) + len(p) - 2*b.Last; over > 0 {
-		b.last = append(b.last[:0], b.last[len(b.last)-min(len(b.last), b.Last):]...)
-	}
-	b.last = append(b.last, p...)
-}
-
-// End returns the last bytes that were written, at most Last, whether the buffer is full or not.
-func (b *Buffer) End() []byte {
-	beginning := b.Bytes()
-	missing := max(0, b.Last-len(b.last))
-	end := append(bytes.Clone(beginning[max(0, len(beginning)-missing):]), b.last...)
-	return end[max(0, len(end)-b.Last):]
 }
 
 // Full tells whether more was written than is kept.

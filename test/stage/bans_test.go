@@ -31,7 +31,7 @@ func bans(t *testing.T, s *stage.Stage, jail string) []bruteforce.Ban {
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
-		bans, err = bruteforce.ParseBans(jail, out)
+		bans, err = bruteforce.ParseBans(jail, strings.Lines(out))
 		return err
 	})
 	return bans
@@ -269,6 +269,46 @@ func TestABanHitsAWholeNetworkBeyondTheLinkAndNoneAtHome(t *testing.T) {
 	s.MustExec("nft", "delete", "rule", "inet", firewall.BanTable, "f2b-chain", "handle", rule[1])
 	if err := reachesFrom(a, stage.Global(far, 0x59), to); err != nil {
 		t.Errorf("without the rule for networks the attacker is banned all the same (%v); this attack proves nothing", err)
+	}
+}
+
+// An owner shortens the ban time: the newest ban then ends first, and fail2ban lists it first.
+func TestTheNewestBanIsListedLast(t *testing.T) {
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{Real: true})
+	ready(t, s)
+	jail := bruteforce.JailSSH
+	ban := func(addr string, seconds int) time.Time {
+		t.Helper()
+		s.MustExec("fail2ban-client", "set", jail, "bantime", fmt.Sprint(seconds))
+		s.MustExec("fail2ban-client", "set", jail, "banip", addr)
+		waitBanned(t, s, jail, netip.MustParseAddr(addr))
+		for _, ban := range bans(t, s, jail) {
+			if ban.Addr.String() == addr {
+				return ban.Since
+			}
+		}
+		t.Fatalf("%s is no longer banned", addr)
+		return time.Time{}
+	}
+	older := ban("10.99.0.1", 3600)
+	// From here on the former time is that ban's own, as after a change of the posture.
+	s.MustExec("systemctl", "restart", generation.BansUnit)
+	ready(t, s)
+	waitBanned(t, s, jail, netip.MustParseAddr("10.99.0.1"))
+	newest := "10.99.0.2"
+	s.Until("a ban is made in a later second", func() error {
+		if !ban(newest, 60).After(older) {
+			s.MustExec("fail2ban-client", "unban", newest)
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if list := bans(t, s, jail); len(list) != 2 || list[1].Addr.String() != newest {
+		t.Errorf("the newest is not the last: %v", list)
+	}
+	if out := s.MustExec(append([]string{"fail2ban-client"}, bruteforce.BansArguments(jail)...)...); !strings.HasPrefix(out, newest) {
+		t.Errorf("fail2ban itself lists the newest last; this test proves nothing:\n%s", out)
 	}
 }
 

@@ -3,7 +3,9 @@ package bruteforce
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,13 +34,13 @@ func (b Ban) Subject() string {
 
 // Bans are the bans of all jails.
 type Bans struct {
-	// List has the latest MaxBans of each jail.
+	// List has the newest MaxBans of each jail, the newest last.
 	List []Ban
 	// Current is how many bans there are, Total how many there were since fail2ban started.
 	Current, Total int
 }
 
-// MaxBans is how many bans of a jail are listed, the latest. A stranger with many networks can
+// MaxBans is how many bans of a jail are listed, the newest. A stranger with many networks can
 // have all of them banned; then the count says more than the list.
 const MaxBans = 1000
 
@@ -71,17 +73,21 @@ func LiftArguments(addr netip.Addr) []string {
 // unit sets that to UTC.
 const banTime = "2006-01-02 15:04:05"
 
-// ParseBans reads the output of fail2ban-client for BansArguments, one ban per line in the order
-// in which they end, and returns the last MaxBans:
+// ParseBans reads the lines of fail2ban-client for BansArguments, one ban each, and returns the
+// newest MaxBans, the newest last:
 //
 //	10.0.0.9 	2026-11-22 20:39:34 + 3600 = 2026-11-22 21:39:34
 //
+// fail2ban prints them in the order in which they end. That is another one after an owner has
+// changed the ban time, and when root has banned somebody for ever. Bans that began in the same
+// second stay in fail2ban's order. It keeps at most 2 * MaxBans at a time, however many there are.
+//
 // A ban made by root in an unknown form must not hide the others: such a line is ignored. It
 // fails if no line can be read.
-func ParseBans(jail, output string) ([]Ban, error) {
+func ParseBans(jail string, lines iter.Seq[string]) ([]Ban, error) {
 	var bans []Ban
 	var failure error
-	for line := range strings.Lines(output) {
+	for line := range lines {
 		line = strings.TrimSpace(line)
 		if line == "" {
 			continue
@@ -91,12 +97,20 @@ func ParseBans(jail, output string) ([]Ban, error) {
 			failure = fmt.Errorf("read the bans of jail %s from the line %q: %w", jail, line, err)
 			continue
 		}
-		bans = append(bans, ban)
+		if bans = append(bans, ban); len(bans) == 2*MaxBans {
+			bans = newest(bans)
+		}
 	}
 	if bans == nil {
 		return nil, failure
 	}
-	return bans[max(0, len(bans)-MaxBans):], nil
+	return newest(bans), nil
+}
+
+// newest sorts bans by their beginning and returns the last MaxBans.
+func newest(bans []Ban) []Ban {
+	slices.SortStableFunc(bans, func(a, b Ban) int { return a.Since.Compare(b.Since) })
+	return slices.Delete(bans, 0, max(0, len(bans)-MaxBans))
 }
 
 func parseBan(jail, line string) (Ban, error) {

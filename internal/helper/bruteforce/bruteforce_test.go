@@ -80,7 +80,7 @@ func TestImpossibleConfigurationsAreRefused(t *testing.T) {
 func TestBansAreRead(t *testing.T) {
 	// Recorded with fail2ban 1.0.2.
 	output := "10.0.0.9 \t2026-11-22 20:39:34 + 3600 = 2026-11-22 21:39:34\nfd00::9 \t2026-11-22 20:40:00 + 60 = 2026-11-22 20:41:00\n"
-	bans, err := bruteforce.ParseBans(bruteforce.JailSSH, output)
+	bans, err := bruteforce.ParseBans(bruteforce.JailSSH, strings.Lines(output))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestBansAreRead(t *testing.T) {
 	// address of a /64 stands for all of it.
 	output = "10.0.0.0/24 \t2026-11-22 20:39:34 + 3600 = 2026-11-22 21:39:34\nhost.example \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n" +
 		"10.0.1.9 \t2026-11-22 20:39:34 + -1 = 9999-12-31 23:59:59\n2001:db8:1:2:: \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n"
-	bans, err = bruteforce.ParseBans(bruteforce.JailHandshake, output)
+	bans, err = bruteforce.ParseBans(bruteforce.JailHandshake, strings.Lines(output))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,22 +111,34 @@ func TestBansAreRead(t *testing.T) {
 	if d := cmp.Diff([]string{"10.0.0.0/24 ends true", "10.0.1.9 ends false", "2001:db8:1:2::/64 ends true"}, shown); d != "" {
 		t.Error(d)
 	}
-	// A stranger with many networks cannot make the list longer than this; the latest bans are
+	// After an owner has shortened the ban time, fail2ban prints the newest bans first: they end
+	// first. What root has banned for ever comes last.
+	output = "10.0.0.3 \t2026-11-22 20:39:36 + 60 = 2026-11-22 20:40:36\n10.0.0.4 \t2026-11-22 20:39:36 + 60 = 2026-11-22 20:40:36\n" +
+		"10.0.0.2 \t2026-11-22 20:39:35 + 3600 = 2026-11-22 21:39:35\n10.0.0.1 \t2026-11-22 20:39:34 + -1 = 9999-12-31 23:59:59\n"
+	bans, err = bruteforce.ParseBans(bruteforce.JailSSH, strings.Lines(output))
+	shown = nil
+	for _, ban := range bans {
+		shown = append(shown, ban.Subject())
+	}
+	if d := cmp.Diff([]string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"}, shown); d != "" || err != nil {
+		t.Error("the newest are not the last ", d, err)
+	}
+	// A stranger with many networks cannot make the list longer than this; the newest bans are
 	// shown.
 	var many strings.Builder
 	for n := range 3 * bruteforce.MaxBans {
 		fmt.Fprintf(&many, "2001:db8:%x:%x:: \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n", n>>8, n&0xff)
 	}
-	bans, err = bruteforce.ParseBans(bruteforce.JailHandshake, many.String())
+	bans, err = bruteforce.ParseBans(bruteforce.JailHandshake, strings.Lines(many.String()))
 	if last := netip.MustParseAddr("2001:db8:b:b7::"); err != nil || len(bans) != bruteforce.MaxBans || bans[len(bans)-1].Addr != last {
 		t.Errorf("of many bans %d are listed, the last %v; %v", len(bans), bans[len(bans)-1], err)
 	}
-	if bans, err := bruteforce.ParseBans("sshd", ""); err != nil || bans != nil {
+	if bans, err := bruteforce.ParseBans("sshd", strings.Lines("")); err != nil || bans != nil {
 		t.Errorf("no bans: %v, %v", bans, err)
 	}
 	for _, broken := range []string{"x", "10.0.0.9", "10.0.0.9 \tyesterday + 3600 = x", "10.0.0.9 \t2026-11-22 20:39:34 + ever",
 		"ERROR NOK: ('sshd',)"} {
-		if bans, err := bruteforce.ParseBans("sshd", broken); err == nil {
+		if bans, err := bruteforce.ParseBans("sshd", strings.Lines(broken)); err == nil {
 			t.Errorf("%q was read as %v", broken, bans)
 		}
 	}

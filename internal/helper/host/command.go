@@ -19,10 +19,6 @@ const stepTime = apply.StepTime
 // maxOutput bounds how much of a program's output is read, in bytes.
 const maxOutput = 1 << 20
 
-// maxEnd is how many bytes of the end of a longer output are read besides. The latest
-// bruteforce.MaxBans bans have at most 100 bytes each.
-const maxEnd = 128 << 10
-
 // Programs, by absolute path: PATH decides nothing.
 const (
 	systemctl     = "/usr/bin/systemctl"
@@ -43,11 +39,11 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 	command := programs.Command(ctx, argv...)
 	// A grandchild that keeps the pipes open must not block us.
 	command.WaitDelay = time.Second
-	stdout, stderr := &bounded.Buffer{Most: maxOutput, Last: maxEnd}, &bounded.Buffer{Most: maxOutput}
+	stdout, stderr := &bounded.Buffer{Most: maxOutput}, &bounded.Buffer{Most: maxOutput}
 	command.Stdout, command.Stderr = stdout, stderr
 	err := command.Run()
 	if err == nil && stdout.Full() {
-		err = tooMuch{string(stdout.End())}
+		err = errTooMuch
 	}
 	if err != nil {
 		return stdout.String(), &programs.Failure{Argv: argv, Err: errors.Join(err, ctx.Err()), Said: stderr.LastWords()}
@@ -55,10 +51,8 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// tooMuch is returned with as much of the beginning of the output as fits, and has its end.
-type tooMuch struct{ end string }
-
-func (tooMuch) Error() string { return fmt.Sprintf("it printed more than %d bytes", maxOutput) }
+// errTooMuch is returned with as much of the beginning of the output as fits.
+var errTooMuch = fmt.Errorf("it printed more than %d bytes", maxOutput)
 
 // maxJournalLine is the longest line of journalctl that is read, in bytes.
 const maxJournalLine = 256 << 10

@@ -2,6 +2,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -39,6 +40,8 @@ type Host struct {
 	places chan struct{}
 	// exec runs a program; it is Exec except in tests.
 	exec func(ctx context.Context, argv ...string) (output string, err error)
+	// lines runs a program whose output may be long; it is lines except in tests.
+	lines func(ctx context.Context, receive func(line []byte, more bool) error, argv ...string) error
 }
 
 const (
@@ -51,10 +54,10 @@ const (
 
 // New returns the machine, with places for this many programs at once, which all users of this
 // Host share.
-func New(programs int) Host { return Host{make(chan struct{}, programs), Exec} }
+func New(programs int) Host { return Host{make(chan struct{}, programs), Exec, lines} }
 
 // Reserved is the same machine, with a few program places of its own.
-func (m Host) Reserved() Host { return Host{make(chan struct{}, reservedPrograms), m.exec} }
+func (m Host) Reserved() Host { return Host{make(chan struct{}, reservedPrograms), m.exec, m.lines} }
 
 // run waits for a place, and runs a program.
 func (m Host) run(ctx context.Context, argv ...string) (string, error) {
@@ -439,26 +442,17 @@ func (m Host) fail2ban(ctx context.Context, arguments ...string) (string, error)
 	return m.run(ctx, append([]string{fail2ban, "-s", bruteforce.Socket}, arguments...)...)
 }
 
-// Bans asks every jail. It lists the latest bans, and counts all.
+// Bans asks every jail. It lists the newest bans, and counts all.
 func (m Host) Bans(ctx context.Context) (bruteforce.Bans, error) {
 	var all bruteforce.Bans
-	var long tooMuch
 	for _, jail := range bruteforce.Jails {
-		output, err := m.fail2ban(ctx, bruteforce.BansArguments(jail)...)
-		if errors.As(err, &long) {
-			// The latest come last, after a part of a line.
-			_, output, _ = strings.Cut(long.end, "\n")
-			err = nil
-		}
-		if err != nil {
-			return bruteforce.Bans{}, err
-		}
-		list, err := bruteforce.ParseBans(jail, output)
+		list, err := m.bansOf(ctx, jail)
 		if err != nil {
 			return bruteforce.Bans{}, err
 		}
 		// The figures come before the list that makes the output too long.
-		if output, err = m.fail2ban(ctx, bruteforce.StatusArguments(jail)...); err != nil && !errors.As(err, &long) {
+		output, err := m.fail2ban(ctx, bruteforce.StatusArguments(jail)...)
+		if err != nil && !errors.Is(err, errTooMuch) {
 			return bruteforce.Bans{}, err
 		}
 		counts, err := bruteforce.ParseCounts(output)
@@ -470,6 +464,25 @@ func (m Host) Bans(ctx context.Context) (bruteforce.Bans, error) {
 		all.Total += counts.TotalBanned
 	}
 	return all, nil
+}
+
+// bansOf reads the bans of a jail line by line: strangers decide how many there are.
+func (m Host) bansOf(ctx context.Context, jail string) ([]bruteforce.Ban, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	give, err := m.place(ctx, fail2ban)
+	if err != nil {
+		return nil, err
+	}
+	defer give()
+	var failure error
+	list, err := bruteforce.ParseBans(jail, func(yield func(string) bool) {
+		failure = m.lines(ctx, func(line []byte, _ bool) error {
+			yield(string(line)) // it takes all
+			return nil
+		}, append([]string{fail2ban, "-s", bruteforce.Socket}, bruteforce.BansArguments(jail)...)...)
+	})
+	return list, cmp.Or(failure, err)
 }
 
 // Lift asks fail2ban to forget an address; it returns how many bans that ended.
