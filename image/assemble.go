@@ -90,13 +90,7 @@ func assemble(ctx context.Context, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	if o.Cache == "" {
-		home, err := os.UserCacheDir()
-		if err != nil {
-			return fmt.Errorf("find the cache directory (set BITBOX_BASE_IMAGE_CACHE): %w", err)
-		}
-		o.Cache = filepath.Join(home, "bitbox-base-image")
-	}
+	fmt.Printf("Debian's parts stay in %s for the next build.\n", o.Cache)
 	begun := time.Now()
 	o.Progress = func(what string) { fmt.Printf("%6.1f s  %s\n", time.Since(begun).Seconds(), what) }
 	info, err := build.Build(ctx, o)

@@ -58,7 +58,7 @@ func makeKeys(directory string) error {
 // buildImage builds what the arguments and the environment of make ask for. It runs as the person who builds: theirs are
 // the keys and the App. Root does one step (assemble.go).
 func buildImage(ctx context.Context, arguments []string, getenv func(string) string) (failed error) {
-	o := build.Options{Cache: getenv("BITBOX_BASE_IMAGE_CACHE")}
+	o := build.Options{Cache: build.CacheDirectory(getenv)}
 	flags := flag.NewFlagSet("image build", flag.ContinueOnError)
 	setFlags(flags, &o)
 	app := flags.String("app", "", "the App's program, for what the Base is told")

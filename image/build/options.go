@@ -3,6 +3,7 @@
 package build
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 )
@@ -27,6 +28,12 @@ type Options struct {
 	Change func(root string) error
 	// Progress is told what begins; it may be nil.
 	Progress func(what string)
+}
+
+// CacheDirectory is where builders of this machine keep Debian's parts: BITBOX_BASE_IMAGE_CACHE, or a directory that is
+// in nobody's home, since root builds and a user calls it.
+func CacheDirectory(getenv func(string) string) string {
+	return cmp.Or(getenv("BITBOX_BASE_IMAGE_CACHE"), "/var/cache/bitbox-base-image")
 }
 
 // Files in the directory that Build makes.

@@ -79,7 +79,7 @@ func made(t *testing.T, name string, options build.Options) string {
 		options.Package = os.Getenv("BITBOX_BASE_PACKAGE")
 	}
 	options.Out = filepath.Join(images.directory, name)
-	options.Cache = cache(t)
+	options.Cache = build.CacheDirectory(os.Getenv)
 	options.Progress = func(what string) { t.Log(what) }
 	begun := time.Now()
 	info, err := build.Build(t.Context(), options)
@@ -90,18 +90,6 @@ func made(t *testing.T, name string, options build.Options) string {
 		time.Since(begun).Seconds(), info.RootSize>>20, info.VeritySize>>20, info.EntrySize>>20, info.Archive, info.Kernel)
 	images.made[name] = options.Out
 	return options.Out
-}
-
-func cache(t *testing.T) string {
-	t.Helper()
-	if directory := os.Getenv("BITBOX_BASE_IMAGE_CACHE"); directory != "" {
-		return directory
-	}
-	user, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(user, "bitbox-base-image")
 }
 
 // shipped puts the image as it is shipped into a machine.
