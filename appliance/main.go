@@ -39,6 +39,8 @@ const (
 	answerTime = 5 * time.Second
 	// nodeSettings is a node on a network that is the container alone.
 	nodeSettings = "program btcd\nnetwork regtest\ncache 16\nblock-every 20s\n"
+	// endsSoon is said to somebody who ends it while it is made or boots.
+	endsSoon = "The appliance ends when this step is done ..."
 	// asItWas shows the cursor again, wraps lines and clears what a console has drawn
 	// (ECMA-48; DECAWM and DECTCEM of the VT220).
 	asItWas = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[2J\x1b[H"
@@ -64,7 +66,7 @@ func run(args []string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("it makes a container and a network, so it needs root; type: make appliance")
 	}
-	return onStage(func(t *theatre) error {
+	return onStage(ctx, func(t *theatre) error {
 		s, err := boot(ctx, t, args[0])
 		if err != nil {
 			return err
@@ -76,6 +78,7 @@ func run(args []string) error {
 // boot boots a container with a package in it.
 func boot(ctx context.Context, t *theatre, deb string) (*stage.Stage, error) {
 	stage.NeedRoot(t)
+	defer context.AfterFunc(ctx, func() { fmt.Println("\n" + endsSoon) })()
 	fmt.Println("Making a Debian with it (the first time this takes a minute or two) ...")
 	s := stage.Install(t, stage.Config{Package: deb, OwnElectrum: true, Build: func(root string) error {
 		return os.WriteFile(filepath.Join(root, settings.File), []byte(nodeSettings), 0o644)
@@ -129,7 +132,6 @@ func attend(ctx context.Context, s *stage.Stage, argv ...string) error {
 	for {
 		err := attach(ctx, s, argv...)
 		if ctx.Err() != nil || runs(s) { // the console takes Ctrl-C as a key, and ends
-			fmt.Println("Ending the appliance ...")
 			return err
 		}
 		fmt.Println("The Base stops ...")

@@ -23,12 +23,22 @@ type theatre struct {
 // curtain is what ends a play from within.
 type curtain struct{ error }
 
-// onStage runs a play, and clears up.
-func onStage(play func(*theatre) error) (err error) {
+// ending is said before the first thing is cleared up, which takes seconds.
+const ending = "Ending the appliance ..."
+
+// onStage runs a play, and clears up. The context ends when somebody ends the play; what falls over
+// by that, such as dpkg by the same Ctrl-C, is no error.
+func onStage(ctx context.Context, play func(*theatre) error) (err error) {
 	t := &theatre{}
 	defer func() {
 		if over, fell := recover().(curtain); fell {
 			err = over.error
+			if ctx.Err() != nil {
+				t.failed, err = false, ctx.Err()
+			}
+		}
+		if len(t.cleanups) > 0 {
+			fmt.Println(ending)
 		}
 		// The Base's output is shown when a step went wrong.
 		t.failed = t.failed || err != nil && !errors.Is(err, context.Canceled)
