@@ -141,7 +141,8 @@ func signedByAnother(t *testing.T, file string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := build.RunTool(t.Context(), build.Options{Cache: build.CacheDirectory(os.Getenv)}, directory, "sbsign", "--key=/mnt/keys/db.key",
+	if out, err := build.RunTool(t.Context(), build.Options{Cache: build.CacheDirectory(os.Getenv)}, directory, "sbsign",
+		"--key=/mnt/keys/db.key",
 		"--cert=/mnt/keys/db.crt", "--output=/mnt/signed", "/mnt/unsigned"); err != nil {
 		t.Fatalf("sign with other keys: %v: %s", err, out)
 	}
@@ -256,7 +257,8 @@ func TestWithoutSecureBootItStartsAndRefusesAnAddon(t *testing.T) {
 // addAddon puts an addon without a signature beside the version on the EFI partition.
 func (m *machine) addAddon() {
 	m.t.Helper()
-	if out, err := build.RunTool(m.t.Context(), build.Options{Cache: build.CacheDirectory(os.Getenv)}, m.directory, "ukify", "build", "--efi-arch=x64",
+	if out, err := build.RunTool(m.t.Context(), build.Options{Cache: build.CacheDirectory(os.Getenv)}, m.directory, "ukify", "build",
+		"--efi-arch=x64",
 		"--stub=/usr/lib/systemd/boot/efi/addonx64.efi.stub", "--cmdline=systemd.debug_shell=1", "--output=/mnt/evil.addon.efi"); err != nil {
 		m.t.Fatalf("make the addon: %v: %s", err, out)
 	}
