@@ -99,6 +99,19 @@ func (p Part) changed(a, b generation.Files) bool {
 	return differs(a, b) || differs(b, a)
 }
 
+// mustRead tells whether a part has to read files, because it may have read others before.
+func (p Part) mustRead(before []*inForce, files generation.Files) bool {
+	return before == nil || !allOf(before, func(b *inForce) bool { return !p.changed(b.files, files) })
+}
+
+func allOf(before []*inForce, is func(*inForce) bool) bool {
+	return !slices.ContainsFunc(before, func(b *inForce) bool { return !is(b) })
+}
+
+func hadSSH(before []*inForce) bool {
+	return slices.ContainsFunc(before, func(b *inForce) bool { return b.effective.SSH != nil })
+}
+
 // StepError says which step of applying a posture failed.
 type StepError struct {
 	Step string // as in Progress.step
@@ -120,9 +133,13 @@ type Applier struct {
 	// state; New sets them.
 	StepTime, VerifyTime time.Duration
 
-	// known is what is in force; nil if that is uncertain: at the start, and after a failure that
+	// known is what is in force. These are several if a run gave way to another: each server has
+	// read one of them. It is nil if that is uncertain: at the start, and after a failure that
 	// could not be undone.
-	known *inForce
+	known []*inForce
+
+	mu      sync.Mutex // guards running
+	running *Run
 }
 
 type inForce struct {
@@ -136,54 +153,107 @@ func New(store *generation.Store, live Live) *Applier {
 	return &Applier{store: store, live: live, StepTime: StepTime, VerifyTime: verifyTime}
 }
 
-// Apply puts wanted in force. If it fails and revocable is set, it restores what was in force
-// before. Otherwise it blocks the ports that are to be closed, and Apply must be called again. It
-// is not safe for concurrent use.
-func (a *Applier) Apply(ctx context.Context, wanted posture.Effective, revocable bool, progress func(*systemv1.Progress)) error {
+// ErrGaveWay is returned by a run that gave way to one that closes more.
+var ErrGaveWay = errors.New("something else is to be closed first")
+
+// Run puts one Effective in force.
+type Run struct {
+	*Applier
+	before    []*inForce // Applier.known
+	wanted    posture.Effective
+	revocable bool
+	files     generation.Files
+	number    uint64
+	progress  func(*systemv1.Progress)
+	// gaveWay is done once the run gives way.
+	gaveWay context.Context
+	giveWay context.CancelFunc
+}
+
+// Begin makes the run that puts wanted in force. It does nothing yet. One run is begun after the
+// other has returned.
+func (a *Applier) Begin(wanted posture.Effective, revocable bool, progress func(*systemv1.Progress)) *Run {
+	r := &Run{Applier: a, before: a.known, wanted: wanted, revocable: revocable, progress: progress}
+	r.gaveWay, r.giveWay = context.WithCancel(context.Background())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.running = r
+	return r
+}
+
+// Next tells what is to be in force after the run that was begun last. If it closes something
+// that this run leaves open, the run gives way: a closing does not wait for the servers that read
+// what an earlier closing is about. Each run that gives way closes less than the one that
+// follows, so an end comes. A run that can be taken back does not give way, because that would
+// take it back.
+func (a *Applier) Next(wanted posture.Effective) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.running
+	if r == nil || r.revocable || r.before == nil {
+		return
+	}
+	left := &inForce{effective: r.wanted}
+	if wanted.SSH == nil && r.wanted.SSH != nil || len(closingsOf([]*inForce{left}, wanted)) > 0 {
+		r.giveWay()
+	}
+}
+
+// Do puts wanted in force. If it fails and the run is revocable, it restores what was in force
+// before. Otherwise it blocks the ports that are to be closed, and another run must follow, as
+// after ErrGaveWay.
+func (r *Run) Do(ctx context.Context) error {
+	defer r.end()
 	ctx, cancel := context.WithTimeout(ctx, posture.ApplyTime)
 	defer cancel()
-	run := &application{Applier: a, wanted: wanted, progress: progress, before: a.known}
-	switched, err := run.all(ctx, revocable)
+	defer context.AfterFunc(r.gaveWay, cancel)()
+	switched, err := r.all(ctx)
 	if err == nil {
 		return nil
+	}
+	if r.gaveWay.Err() != nil {
+		if r.files != nil { // some servers may have read them
+			r.known = append(slices.Clone(r.before), &inForce{r.number, r.wanted, r.files})
+		}
+		return ErrGaveWay
 	}
 	// The rest is done even if the caller has given up.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), posture.ApplyTime)
 	defer cancel()
-	switch {
-	case revocable && run.before != nil && !switched:
-		return err // nothing has happened
-	case revocable && run.before != nil:
-		back := run.back(ctx)
+	if r.revocable && len(r.before) == 1 {
+		if !switched {
+			return err // nothing has happened
+		}
+		back := r.back(ctx)
 		if back == nil {
-			a.known = run.before
+			r.known = r.before
 			return err
 		}
 		err = errors.Join(err, back)
 	}
-	a.known = nil
-	return errors.Join(err, a.block(ctx, closingsOf(run.before, wanted)))
+	r.known = nil
+	return errors.Join(err, r.block(ctx, closingsOf(r.before, r.wanted)))
 }
 
-// Forget makes the next Apply assume nothing about the machine, and do everything.
+func (r *Run) end() {
+	r.giveWay() // releases it
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running = nil
+}
+
+// Forget makes the next run assume nothing about the machine, and do everything.
 func (a *Applier) Forget() { a.known = nil }
 
-// application is one run.
-type application struct {
-	*Applier
-	before   *inForce // nil: not known
-	wanted   posture.Effective
-	files    generation.Files
-	number   uint64
-	progress func(*systemv1.Progress)
-}
-
 // step does one step, reports it, and names it if it fails.
-func (r *application) step(ctx context.Context, name, detail string, do func(context.Context) error) error {
+func (r *Run) step(ctx context.Context, name, detail string, do func(context.Context) error) error {
 	r.progress(&systemv1.Progress{Step: name, Detail: detail})
 	ctx, cancel := context.WithTimeout(ctx, r.StepTime)
 	defer cancel()
-	err := failpoint.Reach(strings.TrimSpace(name + " " + detail))
+	err := ctx.Err()
+	if err == nil {
+		err = failpoint.Reach(strings.TrimSpace(name + " " + detail))
+	}
 	if err == nil {
 		err = do(ctx)
 	}
@@ -194,18 +264,18 @@ func (r *application) step(ctx context.Context, name, detail string, do func(con
 }
 
 // all does all steps. switched tells whether servers may have seen any of it.
-func (r *application) all(ctx context.Context, revocable bool) (switched bool, err error) {
+func (r *Run) all(ctx context.Context) (switched bool, err error) {
 	if err := r.step(ctx, "render", "", func(context.Context) (err error) {
 		r.files, err = generation.RenderFor(r.wanted, generation.ThisMachine())
 		return err
 	}); err != nil {
 		return false, err
 	}
-	if r.before != nil && maps.Equal(r.before.files, r.files) {
-		r.known = &inForce{r.before.number, r.wanted, r.files}
+	if len(r.before) == 1 && maps.Equal(r.before[0].files, r.files) {
+		r.known = []*inForce{{r.before[0].number, r.wanted, r.files}}
 		return false, nil
 	}
-	if !revocable && r.before != nil {
+	if !r.revocable && r.before != nil {
 		if err := r.closeAtOnce(ctx); err != nil {
 			return false, err
 		}
@@ -222,10 +292,10 @@ func (r *application) all(ctx context.Context, revocable bool) (switched bool, e
 	if err := r.makeLive(ctx, r.before, r.wanted, r.files); err != nil {
 		return true, err
 	}
-	r.known = &inForce{r.number, r.wanted, r.files}
+	r.known = []*inForce{{r.number, r.wanted, r.files}}
 	keep := []uint64{r.number}
-	if r.before != nil {
-		keep = append(keep, r.before.number)
+	for _, b := range r.before {
+		keep = append(keep, b.number)
 	}
 	// A leftover is harmless, and is pruned the next time.
 	_ = r.store.Prune(keep...)
@@ -235,8 +305,8 @@ func (r *application) all(ctx context.Context, revocable bool) (switched bool, e
 // closeAtOnce ends what is over for good before anything else is done: writing, validating and
 // reloading take a second or more on a small machine. The reload of the packet filter removes the
 // blocks, once its rules say the same.
-func (r *application) closeAtOnce(ctx context.Context) error {
-	if r.wanted.SSH == nil && r.before.effective.SSH != nil {
+func (r *Run) closeAtOnce(ctx context.Context) error {
+	if r.wanted.SSH == nil && hadSSH(r.before) {
 		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
 			return err
 		}
@@ -248,7 +318,7 @@ func (r *application) closeAtOnce(ctx context.Context) error {
 	return r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) })
 }
 
-func (r *application) write(ctx context.Context) error {
+func (r *Run) write(ctx context.Context) error {
 	current, err := r.store.Current()
 	if err != nil && !errors.Is(err, generation.ErrNone) {
 		return err
@@ -261,10 +331,10 @@ func (r *application) write(ctx context.Context) error {
 }
 
 // validate runs the pre-flight of everything that has changed, at the same time.
-func (r *application) validate(ctx context.Context) error {
+func (r *Run) validate(ctx context.Context) error {
 	var units []string
 	for _, p := range Parts {
-		if r.before == nil || p.changed(r.before.files, r.files) {
+		if p.mustRead(r.before, r.files) {
 			units = append(units, p.Preflight)
 		}
 	}
@@ -281,15 +351,20 @@ func (r *application) validate(ctx context.Context) error {
 
 // makeLive brings the servers from before (nil: not known) to after, whose generation is the one
 // in force. Closing comes first.
-func (r *application) makeLive(ctx context.Context, before *inForce, after posture.Effective, files generation.Files) error {
-	if after.SSH == nil && (before == nil || before.effective.SSH != nil) {
+func (r *Run) makeLive(ctx context.Context, before []*inForce, after posture.Effective, files generation.Files) error {
+	if after.SSH == nil && (before == nil || hadSSH(before)) {
 		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
 			return err
 		}
 	}
 	for _, p := range Parts {
-		if p.Unit == "" || before != nil && !p.changed(before.files, files) {
+		if p.Unit == "" || !p.mustRead(before, files) {
 			continue
+		}
+		ctx := ctx
+		if p.Unit == generation.FirewallUnit {
+			// Its reload removes the blocks. The run that follows must not add its own before that.
+			ctx = context.WithoutCancel(ctx)
 		}
 		if err := r.step(ctx, "reload", p.Unit, func(ctx context.Context) error { return r.live.Reload(ctx, p.Unit) }); err != nil {
 			return err
@@ -318,7 +393,7 @@ func (r *application) makeLive(ctx context.Context, before *inForce, after postu
 
 // cut ends the connections at the ports that are open in before and closed in after, to all or to
 // where they come from.
-func (r *application) cut(ctx context.Context, before *inForce, after posture.Effective) error {
+func (r *Run) cut(ctx context.Context, before []*inForce, after posture.Effective) error {
 	for _, c := range closingsOf(before, after) {
 		if err := r.step(ctx, "cut", fmt.Sprintf("port %d", c.port), func(ctx context.Context) error {
 			return r.live.Cut(ctx, c.port, c.except)
@@ -330,7 +405,7 @@ func (r *application) cut(ctx context.Context, before *inForce, after posture.Ef
 }
 
 // verify waits until the machine has reached the wanted state.
-func (r *application) verify(ctx context.Context, e posture.Effective, files generation.Files) error {
+func (r *Run) verify(ctx context.Context, e posture.Effective, files generation.Files) error {
 	deadline := time.Now().Add(r.VerifyTime)
 	for {
 		differences, err := r.live.Differences(ctx, e, files)
@@ -348,13 +423,13 @@ func (r *application) verify(ctx context.Context, e posture.Effective, files gen
 }
 
 // back restores what was in force before the run.
-func (r *application) back(ctx context.Context) error {
-	failed := &inForce{r.number, r.wanted, r.files}
-	err := r.step(ctx, "switch back", "", func(context.Context) error { return r.store.Switch(r.before.number) })
+func (r *Run) back(ctx context.Context) error {
+	failed, before := &inForce{r.number, r.wanted, r.files}, r.before[0]
+	err := r.step(ctx, "switch back", "", func(context.Context) error { return r.store.Switch(before.number) })
 	if err != nil {
 		return err
 	}
-	if err := r.makeLive(ctx, failed, r.before.effective, r.before.files); err != nil {
+	if err := r.makeLive(ctx, []*inForce{failed}, before.effective, before.files); err != nil {
 		return fmt.Errorf("switch back: %w", err)
 	}
 	return nil
@@ -406,19 +481,26 @@ type closing struct {
 }
 
 // closingsOf compares before, which may be unknown, with after.
-func closingsOf(before *inForce, after posture.Effective) []closing {
-	ports := ExceptionalPorts()
-	if before != nil {
-		ports = OpenPorts(before.effective)
+func closingsOf(before []*inForce, after posture.Effective) []closing {
+	var ports []uint16
+	if before == nil {
+		ports = ExceptionalPorts()
 	}
+	for _, b := range before {
+		ports = append(ports, OpenPorts(b.effective)...)
+	}
+	slices.Sort(ports)
 	open := OpenPorts(after)
 	var closings []closing
-	for _, port := range ports {
+	for _, port := range slices.Compact(ports) {
 		now := networksOf(after, port)
+		within := func(b *inForce) bool {
+			return !slices.Contains(OpenPorts(b.effective), port) || networksOf(b.effective, port).Within(now)
+		}
 		switch {
 		case !slices.Contains(open, port):
 			closings = append(closings, closing{port: port})
-		case len(now) > 0 && (before == nil || !networksOf(before.effective, port).Within(now)):
+		case len(now) > 0 && (before == nil || !allOf(before, within)):
 			closings = append(closings, closing{port, now})
 		}
 	}

@@ -103,6 +103,7 @@ func (k *Keeper) followRolesLocked() {
 // changedLocked tells everybody that something else is in force.
 func (k *Keeper) changedLocked() {
 	k.version++
+	k.Apply.Next(k.inForceLocked())
 	k.worker.Wake()
 	k.Changed.Wake()
 	k.noteLocked()

@@ -78,7 +78,6 @@ func (k *Keeper) converge(ctx context.Context) (again bool, err error) {
 		k.Apply.Forget()
 		k.again = false
 	}
-	k.mu.Unlock()
 
 	progress := func(p *systemv1.Progress) {
 		if w == nil {
@@ -89,9 +88,14 @@ func (k *Keeper) converge(ctx context.Context) (again bool, err error) {
 		default: // a waiter that does not read misses something
 		}
 	}
-	err = k.Apply.Apply(ctx, wanted, applying, progress)
-	if ctx.Err() != nil {
+	run := k.Apply.Begin(wanted, applying, progress)
+	k.mu.Unlock()
+	err = run.Do(ctx)
+	switch {
+	case ctx.Err() != nil:
 		return false, ctx.Err()
+	case errors.Is(err, apply.ErrGaveWay):
+		return true, nil
 	}
 
 	if applying {

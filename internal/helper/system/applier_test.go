@@ -1,6 +1,7 @@
 package system
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -47,25 +48,53 @@ type failOnce struct {
 	at    string
 	seen  []string
 	fired bool
+	met   func() // called at this step in place of failing; nil: it fails
 }
 
 var errPlayed = errors.New("played by the test")
 
 func (f *failOnce) step(name string) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.seen = append(f.seen, name)
-	if name == f.at && !f.fired {
-		f.fired = true
+	hit := name == f.at && !f.fired
+	f.fired = f.fired || hit
+	met := f.met
+	f.mu.Unlock()
+	switch {
+	case !hit:
+		return nil
+	case met == nil:
 		return errPlayed
 	}
+	met()
 	return nil
+}
+
+// meet calls do at a step, once.
+func (f *failOnce) meet(step string, do func()) {
+	f.arm(step)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.met = do
+}
+
+// after lists the steps of applying that it has seen, from one on.
+func (f *failOnce) after(step string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var steps []string
+	for _, s := range f.seen[max(0, slices.Index(f.seen, step)):] {
+		if !strings.HasPrefix(s, "save") && !slices.Contains(steps, s) {
+			steps = append(steps, s)
+		}
+	}
+	return steps
 }
 
 func (f *failOnce) arm(step string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.at, f.seen, f.fired = step, nil, false
+	f.at, f.seen, f.fired, f.met = step, nil, false, nil
 }
 
 // applySteps are the steps of applying the document that `open` makes.
@@ -425,5 +454,97 @@ func TestATryStaysOnlyWithASignedConfirmationOverANewConnection(t *testing.T) {
 	b.settled()
 	if b.helper.Effective().SSH == nil {
 		t.Error("it was undone though it was confirmed")
+	}
+}
+
+func endLease(kind posture.Kind) *systemv1.Restrict {
+	return &systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: string(kind)}}}
+}
+
+// The attack: a Middleware that was taken over ends one lease, so that the closing that somebody
+// orders at the console has to wait for all servers.
+func TestAClosingDoesNotWaitForTheOneBefore(t *testing.T) {
+	for action, ended := range map[string][2]posture.Kind{
+		"examine bitbox-base-preflight-sshd.service": {posture.KindSSH, posture.KindElectrum},
+		"reload " + generation.ProxyUnit:             {posture.KindElectrum, posture.KindSSH},
+	} {
+		t.Run(action, func(t *testing.T) {
+			b := newBase(t)
+			b.start()
+			a := b.pair(b.as(caller.Middleware), "phone", owner)
+			a.mustSubmit(open)
+			b.settled()
+			_ = b.world.Cuts()
+			b.world.Hang(action)
+			first := make(chan error, 1)
+			go func() { first <- b.restrict(caller.Middleware, endLease(ended[0])) }()
+			until(t, "the first closing has come to "+action, func() error {
+				if !b.world.Hanging() {
+					return errors.New("it has not")
+				}
+				return nil
+			})
+			b.world.Hang("")
+			// Without giving way, the first one would hang for as long as a step may take.
+			ctx, cancel := context.WithTimeout(t.Context(), apply.StepTime/3)
+			defer cancel()
+			if _, err := b.as(caller.Console).Do(ctx, restrictRequest(endLease(ended[1])), nil); err != nil {
+				t.Fatalf("the end of a lease at the console: %v", err)
+			}
+			if err := <-first; err != nil {
+				t.Errorf("the first closing: %v", err)
+			}
+			b.settled()
+			if e := b.helper.Effective(); e.SSH != nil || len(e.Endpoints) != 1 || !slices.Contains(b.world.Cuts(), 50002) {
+				t.Errorf("in force is %+v", e)
+			}
+		})
+	}
+}
+
+// Wherever the first closing is when the second one comes: in the end the machine is as both say.
+func TestAClosingThatGivesWayAtAnyStepLeavesAllClosed(t *testing.T) {
+	f := &failOnce{}
+	b := newBase(t)
+	b.fail = f.step
+	b.start()
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	var steps []string
+	for next := 0; next == 0 || next <= len(steps); next++ {
+		a.mustSubmit(func(p *posture.Posture, next uint64) { p.SSH, p.Extras = nil, nil; open(p, next) })
+		b.settled()
+		_ = b.world.Cuts()
+		f.arm("")
+		var second chan error
+		if next > 0 {
+			second = make(chan error, 1)
+			f.meet(steps[next-1], func() {
+				go func() { second <- b.restrict(caller.Console, endLease(posture.KindElectrum)) }()
+				until(t, "the second closing is recorded", func() error {
+					if len(b.helper.Effective().Endpoints) > 1 {
+						return errors.New("it is not")
+					}
+					return nil
+				})
+			})
+		}
+		if err := b.restrict(caller.Middleware, endLease(posture.KindSSH)); err != nil {
+			t.Fatal(err)
+		}
+		if next == 0 {
+			steps = f.after("render")
+			if len(steps) < 6 {
+				t.Fatalf("a closing has only the steps %q", steps)
+			}
+			continue
+		}
+		if err := <-second; err != nil {
+			t.Errorf("the second closing, at %q: %v", steps[next-1], err)
+		}
+		b.settled()
+		if e := b.helper.Effective(); e.SSH != nil || len(e.Endpoints) != 1 || !slices.Contains(b.world.Cuts(), 50002) ||
+			b.world.IsBlocked(50002) {
+			t.Errorf("a second closing at %q: in force is %+v", steps[next-1], e)
+		}
 	}
 }

@@ -44,6 +44,7 @@ type Machine struct {
 	mu        sync.Mutex
 	fail      map[string]error // by the action, such as "reload UNIT"
 	hangs     string           // an action that returns only when its time is up
+	hanging   bool             // it was begun
 	cut       []uint16
 	kept      []posture.Networks
 	listening []generation.Upstream
@@ -91,6 +92,7 @@ func (m *Machine) Provide(context.Context, posture.Effective) error { return m.f
 func (m *Machine) hang(ctx context.Context, action string) error {
 	m.mu.Lock()
 	hangs := m.hangs == action
+	m.hanging = m.hanging || hangs
 	m.mu.Unlock()
 	if !hangs {
 		return nil
@@ -103,7 +105,14 @@ func (m *Machine) hang(ctx context.Context, action string) error {
 func (m *Machine) Hang(action string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.hangs = action
+	m.hangs, m.hanging = action, false
+}
+
+// Hanging tells whether the action that hangs was begun.
+func (m *Machine) Hanging() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hanging
 }
 
 // Break makes the machine refuse each new configuration with an error; nil: it takes them again.
