@@ -35,6 +35,13 @@ const (
 	// MaxPerUser is how many of them one user may have. Further ones are closed: a compromised
 	// daemon must not keep the console out.
 	MaxPerUser = 96
+	// RefusalTime is how long such a connection is left without an answer before it is closed.
+	// Closed at once, it would be followed by the next at once, and the server would do nothing
+	// but refuse.
+	RefusalTime = time.Second
+	// MaxRefusing is how many connections of one user are left so at the same time. Further ones
+	// are closed at once.
+	MaxRefusing = 1024
 )
 
 // endOfStream takes the place of a length, after the last answer.

@@ -288,6 +288,52 @@ func TestOneUserLeavesPlacesForOthers(t *testing.T) {
 	close(answer)
 }
 
+// The attack: one user has all its places, and asks for more without a pause. The server does not
+// spend its time on refusing: each such connection takes RefusalTime, and few are logged.
+func TestARefusedUserIsSlowedDown(t *testing.T) {
+	t.Parallel()
+	var refused atomic.Int64
+	answer := make(chan struct{})
+	path, _ := serve(t, &Server{Refused: func(Peer, error) { refused.Add(1) },
+		Handler: func(ctx context.Context, p Peer, request *Request, send func([]byte) error) error {
+			select {
+			case <-answer:
+			case <-ctx.Done():
+			}
+			return nil
+		}})
+	for range MaxPerUser {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		if err := writeRequest(conn, 0, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const callers = 32
+	var asked atomic.Int64
+	began := time.Now()
+	var calling sync.WaitGroup
+	for range callers {
+		calling.Go(func() {
+			for time.Since(began) < 2*RefusalTime {
+				if _, err := Dial(path).Call(t.Context(), nil); !errors.Is(err, ErrRefused) {
+					t.Errorf("a connection beyond those that a user may have: %v", err)
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	calling.Wait()
+	most := callers * (int64(time.Since(began)/RefusalTime) + 1)
+	if asked.Load() > most || refused.Load() > most/callers*2 {
+		t.Errorf("%d connections were refused, and not %d, and %d logged", asked.Load(), most, refused.Load())
+	}
+	close(answer)
+}
+
 func TestPeerThatHangsUpCancelsItsRequest(t *testing.T) {
 	began, ended := make(chan struct{}), make(chan struct{})
 	path, _ := serve(t, &Server{Handler: func(ctx context.Context, _ Peer, request *Request, _ func([]byte) error) error {

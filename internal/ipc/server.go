@@ -43,7 +43,7 @@ type Server struct {
 	// Authorize refuses peers by an error; nil means SameUser.
 	Authorize func(Peer) error
 	// Refused is called for connections that ended without an answer, for the log; it may be nil.
-	// It must not block.
+	// Of those beyond MaxPerUser it is called for one in each RefusalTime. It must not block.
 	Refused func(Peer, error)
 }
 
@@ -70,7 +70,8 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	// The second Close waits for the first: the socket is gone when Serve returns.
 	defer func() { _ = listener.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
-	places, perUser := make(chan struct{}, MaxConnections), &users{count: map[uint32]int{}}
+	places, perUser := make(chan struct{}, MaxConnections), &users{most: MaxPerUser, count: map[uint32]int{}}
+	refusing := &users{most: MaxRefusing, count: map[uint32]int{}}
 	for {
 		select {
 		case places <- struct{}{}:
@@ -86,16 +87,30 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 			return nil
 		case isTemporary(err):
 			<-places
-			pause(ctx)
+			wait(ctx, acceptPause)
 			continue
 		case err != nil:
 			return fmt.Errorf("accept on %s: %w", listener.Addr(), err)
 		}
 		peer, err := s.admit(conn, perUser)
 		if err != nil {
-			_ = conn.Close()
 			<-places
-			s.refuse(peer, err)
+			held, already := 0, errors.Is(err, errTooMany)
+			if already {
+				held, already = refusing.enter(peer.UID)
+			}
+			if !already {
+				_ = conn.Close()
+			} else {
+				running.Go(func() {
+					defer refusing.leave(peer.UID)
+					defer func() { _ = conn.Close() }()
+					wait(ctx, RefusalTime)
+				})
+			}
+			if held <= 1 {
+				s.refuse(peer, err)
+			}
 			continue
 		}
 		running.Go(func() {
@@ -128,23 +143,30 @@ func (s *Server) admit(conn *net.UnixConn, perUser *users) (Peer, error) {
 	if err := authorize(peer); err != nil {
 		return peer, err
 	}
-	return peer, perUser.enter(peer.UID)
+	if _, entered := perUser.enter(peer.UID); !entered {
+		return peer, fmt.Errorf("user %d has %d %w", peer.UID, MaxPerUser, errTooMany)
+	}
+	return peer, nil
 }
+
+var errTooMany = errors.New("connections already")
 
 // users counts connections by user.
 type users struct {
+	most  int // of one user
 	mu    sync.Mutex
 	count map[uint32]int
 }
 
-func (u *users) enter(uid uint32) error {
+// enter counts a connection, unless its user has the most already. count is then how many it has.
+func (u *users) enter(uid uint32) (count int, entered bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.count[uid] >= MaxPerUser {
-		return fmt.Errorf("user %d has %d connections already", uid, MaxPerUser)
+	if u.count[uid] >= u.most {
+		return u.count[uid], false
 	}
 	u.count[uid]++
-	return nil
+	return u.count[uid], true
 }
 
 func (u *users) leave(uid uint32) {
@@ -243,8 +265,8 @@ func addressOf(path string) (*net.UnixAddr, error) {
 // acceptPause is how long to wait when the system is short of a resource.
 const acceptPause = 50 * time.Millisecond
 
-func pause(ctx context.Context) {
-	timer := time.NewTimer(acceptPause)
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
