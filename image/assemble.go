@@ -30,6 +30,7 @@ const unchanged = -1
 func parseAssembly(arguments []string) (o build.Options, user, group int, err error) {
 	flags := flag.NewFlagSet("image assemble", flag.ContinueOnError)
 	setFlags(flags, &o)
+	flags.StringVar(&o.Init, "init", "", "the program of the initrd")
 	flags.StringVar(&o.Cache, "cache", "", "where Debian's parts are kept")
 	flags.StringVar(&o.Provision, "provision", "", "the provisioning file")
 	flags.BoolVar(&o.Microsoft, "microsoft", false, "accept what Microsoft has signed as well")
@@ -45,7 +46,7 @@ func parseAssembly(arguments []string) (o build.Options, user, group int, err er
 // and root has another home.
 func assemblyOf(o build.Options, user, group int) []string {
 	return []string{
-		"assemble", "--arch=" + o.Architecture, "--package=" + o.Package, "--out=" + o.Out, "--keys=" + o.Keys,
+		"assemble", "--arch=" + o.Architecture, "--package=" + o.Package, "--init=" + o.Init, "--out=" + o.Out, "--keys=" + o.Keys,
 		"--cache=" + o.Cache, "--provision=" + o.Provision, fmt.Sprintf("--microsoft=%t", o.Microsoft),
 		fmt.Sprintf("--user=%d", user), fmt.Sprintf("--group=%d", group),
 	}
@@ -53,7 +54,7 @@ func assemblyOf(o build.Options, user, group int) []string {
 
 // absolute makes the paths absolute, for tools that see another root. An empty path stays empty.
 func absolute(o build.Options) (build.Options, error) {
-	for _, path := range []*string{&o.Package, &o.Out, &o.Keys, &o.Cache, &o.Provision} {
+	for _, path := range []*string{&o.Package, &o.Init, &o.Out, &o.Keys, &o.Cache, &o.Provision} {
 		if *path == "" {
 			continue
 		}

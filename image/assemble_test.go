@@ -16,7 +16,7 @@ import (
 func TestRootIsToldAllThatItNeedsToBuildAnImage(t *testing.T) {
 	for name, o := range map[string]build.Options{
 		"everything": {
-			Architecture: "arm64", Package: "p.deb", Out: "build/image", Cache: "cache", Keys: "keys", Microsoft: true, Provision: "p",
+			Architecture: "arm64", Package: "p.deb", Init: "init", Out: "build/image", Cache: "cache", Keys: "keys", Microsoft: true, Provision: "p",
 		},
 		"little": {Architecture: "amd64", Package: "p.deb", Out: "build/image"},
 	} {
@@ -28,10 +28,10 @@ func TestRootIsToldAllThatItNeedsToBuildAnImage(t *testing.T) {
 		got, user, group, err := parseAssembly(arguments[1:])
 		got.Progress, got.Change = nil, nil
 		if err != nil || user != 1000 || group != 1001 || got.Architecture != o.Architecture || got.Package != o.Package || got.Out != o.Out ||
-			got.Cache != o.Cache || got.Keys != o.Keys || got.Microsoft != o.Microsoft || got.Provision != o.Provision {
+			got.Init != o.Init || got.Cache != o.Cache || got.Keys != o.Keys || got.Microsoft != o.Microsoft || got.Provision != o.Provision {
 			t.Errorf("%s: %+v became %+v for %d:%d, %v", name, o, got, user, group, err)
 		}
-		for _, path := range []string{got.Package, got.Out, got.Cache, got.Keys, got.Provision} {
+		for _, path := range []string{got.Package, got.Init, got.Out, got.Cache, got.Keys, got.Provision} {
 			if path != "" && !filepath.IsAbs(path) {
 				t.Errorf("%s: %q depends on where root is", name, path)
 			}

@@ -87,6 +87,14 @@ func buildImage(ctx context.Context, arguments []string, getenv func(string) str
 	}
 	defer func() { forget(failed) }()
 	o.Provision = file
+	work, err := os.MkdirTemp("", "bitbox-base-image-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	if o.Init, err = build.MakeInit(ctx, o.Architecture, work); err != nil {
+		return err
+	}
 	if o, err = absolute(o); err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/image/secureboot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
@@ -45,7 +47,8 @@ func (b *builder) makeEntry(ctx context.Context) error {
 
 // commandLine is the kernel's.
 func (b *builder) commandLine() string {
-	return kernelArguments + " " + bootdisk.RootHashArgument + b.info.RootHash
+	own := []string{kernelArguments, bootdisk.RootHashArgument + b.info.RootHash}
+	return strings.Join(slices.Concat(own, b.KernelArguments), " ")
 }
 
 // sign signs a program for the firmware; without keys it is copied.

@@ -3,6 +3,7 @@ package build
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -37,6 +38,20 @@ var initrdModules = []string{
 	"kernel/fs/erofs/",
 }
 
+// MakeInit compiles the program of the initrd into a directory, and returns its path. The person who builds calls it: root
+// may have no Go, and another home.
+func MakeInit(ctx context.Context, architecture, directory string) (string, error) {
+	program := filepath.Join(directory, "init")
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program,
+		"github.com/BitBoxSwiss/bitbox-base/image/initrd")
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=",
+		"GOFLAGS=")
+	if out, err := command.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the program of the initrd: %w: %s", err, out)
+	}
+	return program, nil
+}
+
 // makeInitrd packs the program of image/initrd, and modules. It is a cpio archive of the kind "newc".
 func (b *builder) makeInitrd(ctx context.Context) error {
 	tree := filepath.Join(b.work, "initrd")
@@ -60,12 +75,8 @@ func (b *builder) makeInitrd(ctx context.Context) error {
 		return err
 	}
 	program := filepath.Join(tree, "init")
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program,
-		"github.com/BitBoxSwiss/bitbox-base/image/initrd")
-	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.Architecture, "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=",
-		"GOFLAGS=")
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the program of the initrd: %w: %s", err, out)
+	if err := errors.Join(copyFile(b.Init, program), os.Chmod(program, 0o755)); err != nil {
+		return fmt.Errorf("take the program of the initrd: %w", err)
 	}
 	archive, err := os.Create(filepath.Join(b.work, "initrd.cpio"))
 	if err != nil {

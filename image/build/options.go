@@ -14,6 +14,8 @@ type Options struct {
 	Architecture string
 	// Package is the path of our Debian package, of that architecture. The image has its version.
 	Package string
+	// Init is the path of the program of the initrd, which MakeInit makes for that architecture.
+	Init string
 	// Out is the directory to make, with the files named below. It is there whole or not at all.
 	Out string
 	// Cache is the directory of Debian's parts, which are the same for many images.
@@ -26,6 +28,8 @@ type Options struct {
 	Provision string
 	// Change, if it is not nil, changes the root before it is sealed. Tests have a way in by it, which no image has.
 	Change func(root string) error
+	// KernelArguments are added to the command line of the kernel. Tests have other kernels by it; an image has none.
+	KernelArguments []string
 	// Progress is told what begins; it may be nil.
 	Progress func(what string)
 }

@@ -82,6 +82,10 @@ func made(t *testing.T, name string, options build.Options) string {
 	options.Cache = build.CacheDirectory(os.Getenv)
 	options.Progress = func(what string) { t.Log(what) }
 	begun := time.Now()
+	var err error
+	if options.Init, err = build.MakeInit(t.Context(), options.Architecture, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
 	info, err := build.Build(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,10 @@ func TestTheSameSourceMakesTheSameImage(t *testing.T) {
 		directory := t.TempDir()
 		options := build.Options{Architecture: "amd64", Package: os.Getenv("BITBOX_BASE_PACKAGE"), Out: filepath.Join(directory, "image"),
 			Cache: filepath.Join(directory, "cache"), Progress: func(what string) { t.Log(what) }}
+		var err error
+		if options.Init, err = build.MakeInit(t.Context(), options.Architecture, directory); err != nil {
+			t.Fatal(err)
+		}
 		info, err := build.Build(t.Context(), options)
 		if err != nil {
 			t.Fatal(err)
