@@ -79,8 +79,11 @@ func asRoot(ctx context.Context, o build.Options) error {
 	// alone would leave the builder behind.
 	command := exec.Command("sudo", append([]string{program}, assemblyOf(o, os.Getuid(), os.Getgid())...)...)
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := command.Run(); err != nil {
-		return fmt.Errorf("one step needs root, by sudo, or call make as root: %w", err)
+	switch err := command.Run(); {
+	case errors.Is(err, exec.ErrNotFound):
+		return errors.New("one step needs root, and there is no sudo here; call make as root")
+	case err != nil:
+		return fmt.Errorf("the step that runs as root failed, see above: %w", err)
 	}
 	return nil
 }

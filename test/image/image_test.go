@@ -86,7 +86,13 @@ func made(t *testing.T, name string, options build.Options) string {
 	if options.Init, err = build.MakeInit(t.Context(), options.Architecture, t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
+	// The programs that sudo has: root may have no Go.
+	path := os.Getenv("PATH")
+	if err := os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
+		t.Fatal(err)
+	}
 	info, err := build.Build(t.Context(), options)
+	_ = os.Setenv("PATH", path) // it could be set before
 	if err != nil {
 		t.Fatal(err)
 	}
