@@ -2,43 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"net"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
-
-// sshUser is the account that SSH keys log in to; sshPort is its port.
-const (
-	sshUser = "base"
-	sshPort = 22
-)
-
-// connection tells how to use an opened service, and how to recognise the Base there. It is part
-// of a change in JSON.
-type connection struct {
-	// Address is host:port, as this App reaches the Base.
-	Address string `json:"address"`
-	// Line is what a wallet takes: host:port:s, where s stands for TLS.
-	Line string `json:"line,omitempty"`
-	// CertificateSHA256 is the certificate's fingerprint in hexadecimal, of an extra API.
-	CertificateSHA256 string `json:"certificateSha256,omitempty"`
-	// HostKey is a line such as "ssh-ed25519 AAAA...", of SSH.
-	HostKey            string `json:"hostKey,omitempty"`
-	HostKeyFingerprint string `json:"hostKeyFingerprint,omitempty"`
-
-	// digest is CertificateSHA256; nil if it is not known.
-	digest *[sha256.Size]byte
-}
 
 // hostOf is where this App has last reached the Base; empty if it never has.
 func (p *program) hostOf(session *client.Session) (string, error) {
@@ -46,67 +17,38 @@ func (p *program) hostOf(session *client.Session) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return owner.HostOf(app, session.Base())
-}
-
-// exposedAt is how to use an open extra API; nil if that is not known.
-func exposedAt(host, kind string, view *client.PostureView) *connection {
-	for _, end := range view.Effective().Endpoints {
-		if string(end.Kind) != kind {
-			continue
-		}
-		address := net.JoinHostPort(host, strconv.Itoa(int(end.Port)))
-		c := &connection{Address: address, Line: address + ":s"}
-		if digest, known := view.Identities().Certificates[end.Kind]; known {
-			c.CertificateSHA256, c.digest = hex.EncodeToString(digest[:]), &digest
-		}
-		return c
-	}
-	return nil
+	known, err := app.Base(session.Base())
+	return owner.HostOf(known), err
 }
 
 // sshAt is how to log in; nil if the Base has no host key yet.
-func sshAt(host string, view *client.PostureView) *connection {
-	key, err := sshkey.Of(view.Identities().SSHHostKey, "")
-	if err != nil {
-		return nil
-	}
-	return &connection{Address: net.JoinHostPort(host, strconv.Itoa(sshPort)), HostKey: key.Line, HostKeyFingerprint: key.Fingerprint}
+func sshAt(host string, view *client.PostureView) *owner.Opened {
+	return owner.OpenedSSH(host, view.Identities().SSHHostKey)
 }
 
-// colons formats a hexadecimal fingerprint as openssl and wallets do.
-func colons(digits string) string {
-	var parts []string
-	for n := 0; n+1 < len(digits); n += 2 {
-		parts = append(parts, strings.ToUpper(digits[n:n+2]))
-	}
-	return strings.Join(parts, ":")
-}
-
-// say prints what to do next, how to check it, and further rows.
-func (c *connection) say(p *program, more ...[2]string) error {
+// sayOpened prints what to do next, how to check it, and further rows.
+func (p *program) sayOpened(o owner.Opened, more ...[2]string) error {
 	table := p.table()
 	switch {
-	case c.HostKey != "":
-		host, _, _ := net.SplitHostPort(c.Address)
-		table.row("Log in", fmt.Sprintf("ssh %s@%s", sshUser, host))
-		table.row("Host key", c.HostKeyFingerprint+" (ED25519), signed by the Base; ssh must show the same")
+	case o.HostKey != "":
+		table.row("Log in", o.Login())
+		table.row("Host key", o.HostKeyChecked())
 		table.row("Store it", "bitbox-app ssh keys known-hosts >> ~/.ssh/known_hosts")
 	default:
-		table.row("Server", c.Line+" (s: with TLS)")
-		table.row("In Electrum", "electrum --oneserver --server "+c.Line)
-		if c.CertificateSHA256 != "" {
-			table.row("Certificate", "SHA-256 "+colons(c.CertificateSHA256)+", signed by the Base")
-			table.row("Check it", "openssl s_client -connect "+c.Address+" </dev/null | openssl x509 -noout -sha256 -fingerprint")
+		table.row("Server", o.Line+" (s: with TLS)")
+		table.row("In Electrum", o.Electrum())
+		if signed := o.CertificateChecked(); signed != "" {
+			table.row("Certificate", signed)
+			table.row("Check it", "openssl s_client -connect "+o.Address+" </dev/null | openssl x509 -noout -sha256 -fingerprint")
 		}
 	}
 	for _, row := range more {
 		table.sentence(row[0], row[1])
 	}
-	if err := table.print(); err != nil || c.Line == "" || !p.out.Moves {
+	if err := table.print(); err != nil || o.Line == "" || !p.out.Moves {
 		return err
 	}
-	return p.printCode(c.Line)
+	return p.printCode(o.Line)
 }
 
 func (p *program) knownHostsCommand() *cobra.Command {
@@ -135,7 +77,7 @@ trust the key at first sight.`,
 				if p.json {
 					return p.printJSON(at)
 				}
-				return p.printf("%s %s\n", client.Printable(host), at.HostKey)
+				return p.printf("%s\n", at.KnownHost())
 			})
 		},
 	}

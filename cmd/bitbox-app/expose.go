@@ -146,7 +146,7 @@ electrum, for Electrum wallets.`,
 					}
 					return "  " + p.out.Fold("  ", "Note: "+owner.WalletWarning(used).String()+".") + "\n"
 				},
-				at: func(host string, view *client.PostureView) *connection { return exposedAt(host, args[0], view) },
+				at: func(host string, view *client.PostureView) *owner.Opened { return owner.OpenedBy(host, args[0], view) },
 			})
 	}
 	return command

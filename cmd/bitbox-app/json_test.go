@@ -130,7 +130,7 @@ var shapes = map[string]any{
 	"bitbox-app ssh disable":          changed{},
 	"bitbox-app ssh enable":           changed{},
 	"bitbox-app ssh keys add":         changed{},
-	"bitbox-app ssh keys known-hosts": connection{},
+	"bitbox-app ssh keys known-hosts": owner.Opened{},
 	"bitbox-app ssh keys list":        []shownKey{},
 	"bitbox-app ssh keys remove":      changed{},
 	"bitbox-app status":               &basev1.GetInfoResponse{},

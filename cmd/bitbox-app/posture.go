@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
@@ -29,7 +30,7 @@ type consent struct {
 	shown   []client.PostureChange
 	remark  string // what stands before the question, if anything
 	again   string // what is asked about once more, after a first yes; empty: nothing
-	connect *connection
+	connect *owner.Opened
 }
 
 // The states that an interruption leaves behind.
@@ -129,7 +130,7 @@ type changed struct {
 	Revision uint64                 `json:"revision"`
 	Changes  []client.PostureChange `json:"changes"`
 	// Connect is how to use what was opened.
-	Connect *connection `json:"connect,omitempty"`
+	Connect *owner.Opened `json:"connect,omitempty"`
 }
 
 func (c *consent) changed(view *client.PostureView) changed {
@@ -148,7 +149,7 @@ func (c *consent) done(view *client.PostureView, err error) error {
 	if err := c.program.printf("Done. The Base has signed that this is in force (revision %d).\n", revision); err != nil || c.connect == nil {
 		return err
 	}
-	return c.connect.say(c.program)
+	return c.program.sayOpened(*c.connect)
 }
 
 // apply makes a change.
@@ -161,7 +162,7 @@ type opened struct {
 	// before returns what the user should know before the question; empty: nothing.
 	before func(context.Context, *client.Session) string
 	// at returns how to use it, by the address of the Base.
-	at func(host string, view *client.PostureView) *connection
+	at func(host string, view *client.PostureView) *owner.Opened
 }
 
 // applyAndSay makes a change, and says how to use what it has opened.

@@ -20,10 +20,7 @@ import (
 const checkTime = time.Minute
 
 // walletView is what is known about the API for wallets.
-type walletView struct {
-	connection
-	owner.WalletAccess
-}
+type walletView struct{ owner.WalletAccess }
 
 // askWallet asks a Base about the API for wallets.
 func (p *program) askWallet(ctx context.Context, session *client.Session) (walletView, error) {
@@ -32,15 +29,12 @@ func (p *program) askWallet(ctx context.Context, session *client.Session) (walle
 		return walletView{}, err
 	}
 	access, err := owner.AskWallet(ctx, session, host)
-	if err != nil {
-		return walletView{}, err
-	}
-	return walletView{*exposedAt(host, owner.WalletKind, access.View), access}, nil
+	return walletView{access}, err
 }
 
 // shownWallet is what 'wallet' prints as JSON.
 type shownWallet struct {
-	connection
+	owner.Opened
 	Remaining   int      `json:"remainingSeconds"`
 	UntilClosed bool     `json:"untilClosed"`
 	From        []string `json:"from"`
@@ -58,7 +52,7 @@ type shownConnected struct {
 }
 
 func (w walletView) json() any {
-	s := shownWallet{connection: w.connection, Remaining: seconds(w.End.Remaining), UntilClosed: w.End.UntilClosed,
+	s := shownWallet{Opened: w.Opened, Remaining: seconds(w.End.Remaining), UntilClosed: w.End.UntilClosed,
 		From: append([]string{}, w.End.From.Strings()...), Answers: w.Used.GetAnswers(), Told: w.Used.GetTold(),
 		Wallets: []shownConnected{}, More: w.Used.GetMore()}
 	for _, one := range w.Used.GetWallets() {
@@ -96,7 +90,7 @@ func (p *program) printWallet(w walletView, code bool) error {
 	if warning := owner.WalletWarning(w.Used); !warning.Empty() {
 		more = append(more, [2]string{"Note", warning.String()})
 	}
-	if err := w.say(p, more...); err != nil {
+	if err := p.sayOpened(w.Opened, more...); err != nil {
 		return err
 	}
 	if code && !p.out.Moves { // at a terminal it stands there already

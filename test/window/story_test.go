@@ -23,8 +23,10 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/chromiumtest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/windowtest"
@@ -50,11 +52,36 @@ func TestSSHIsOpenedWithAKeyForTenMinutesAndEnds(t *testing.T) {
 	h.press("enable-ssh") // ten minutes are what is chosen first
 	h.tab.AwaitText("10 min")
 	h.agrees()
+	h.tab.Click("[data-say=end] ~ .acts a") // leads to how to log in
+	h.tab.AwaitText(say("security.login.title"))
+	host, _, _ := strings.Cut(h.Address(), ":")
+	for id, want := range map[string]string{"ssh-login": "ssh base@" + host, "ssh-fingerprint": h.hostKey().Fingerprint} {
+		if got := chromiumtest.Eval[string](h.tab, `document.getElementById(`+quote(id)+`).innerText`); got != want {
+			t.Errorf("%s is %q, not %q", id, got, want)
+		}
+	}
+	portray(t, h.tab, "login")
 	h.visit("overview")
 	h.tab.Await("SSH is open, and counts down", `[...document.querySelectorAll("time[data-until]")].some((e) => e.dataset.spoken.includes("SSH"))`)
 	h.Advance(10 * time.Minute)
 	h.visit("security")
 	h.tab.Await("SSH has ended by itself", `![...document.querySelectorAll("time[data-until]")].some((e) => e.dataset.spoken.includes("SSH"))`)
+	h.tab.AwaitNoText(say("security.login.title"))
+}
+
+// hostKey is that of the Base's sshd, read from its disk.
+func (h *home) hostKey() sshkey.Key {
+	h.t.Helper()
+	helper, _ := h.Directories()
+	blob, err := sshaccess.PublicHostKey(filepath.Join(helper, "host_ed25519"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	key, err := sshkey.Of(blob, "")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return key
 }
 
 func TestDriftIsFoundAndRepaired(t *testing.T) {

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -312,15 +313,14 @@ func (m *model) accessPage(b *owner.Base) []line {
 	r := &rows{}
 	m.accessRows(r, b)
 	if a := b.Look.Access; a != nil {
+		m.openedRows(r, b)
 		r.list("SSH keys", a.Keys)
 		internet := "no service of the Base may reach it"
 		if len(a.Internet) > 0 {
 			internet = strings.Join(a.Internet, ", ")
 		}
 		r.add("Internet", internet)
-		for n, row := range wrap(a.Bans.String(), m.pageWidth()-labelWidth-1, 0) {
-			r.put([]string{"Bans", ""}[min(n, 1)], row...)
-		}
+		m.wrapped(r, "Bans", a.Bans.String())
 		r.add("Revision", fmt.Sprint(a.Revision)+", signed")
 	}
 	r.list("Address", b.Look.Info.GetAddresses())
@@ -329,6 +329,32 @@ func (m *model) accessPage(b *owner.Base) []line {
 		r.lines = append(r.lines, m.triedLines(a)...)
 	}
 	return r.lines
+}
+
+// openedRows say how to use what is open, and how to recognise the Base there.
+func (m *model) openedRows(r *rows, b *owner.Base) {
+	if ssh := b.SSH(); ssh != nil {
+		m.wrapped(r, "Log in", ssh.Login())
+		m.wrapped(r, "Host key", ssh.HostKeyChecked())
+	}
+	for _, d := range b.Look.Access.Doors {
+		if wallet := b.API(d); wallet != nil && d.IsWallets() {
+			m.wrapped(r, "Wallets", wallet.Line)
+			if signed := wallet.CertificateChecked(); signed != "" {
+				m.wrapped(r, "", betweenBytes.ReplaceAllString(signed, "$0 "))
+			}
+		}
+	}
+}
+
+// betweenBytes are the places where a row may break a fingerprint: after each eight bytes.
+var betweenBytes = regexp.MustCompile(`(?:[0-9A-F]{2}:){8}`)
+
+// wrapped puts a text on as many rows as it takes.
+func (m *model) wrapped(r *rows, name, text string) {
+	for n, row := range wrap(text, m.pageWidth()-labelWidth-1, 0) {
+		r.put([]string{name, ""}[min(n, 1)], row...)
+	}
 }
 
 // list puts each text on its own row.

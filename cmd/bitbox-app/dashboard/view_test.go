@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
@@ -221,8 +222,10 @@ func busy(t *testing.T) *stage {
 	s := house(t)
 	look := someLook(basev1.Role_ROLE_OWNER)
 	look.Access.Doors = append(look.Access.Doors, owner.Door{Kind: "electrum", Port: 8845, Shared: true, Left: 23*time.Hour + 50*time.Minute})
-	look.Access.Doors = append(look.Access.Doors, owner.Door{Kind: "electrum", Port: 50002, ForGood: true, From: []string{"192.168.1.0/24"}})
+	look.Access.Doors = append(look.Access.Doors, owner.Door{Kind: "electrum", Port: 50002, ForGood: true, From: []string{"192.168.1.0/24"},
+		Certificate: strings.Repeat("a1b2", 16)})
 	look.Access.SSH, look.Access.SSHLeft = true, 118*time.Minute
+	look.Access.HostKey, _ = base64.StdEncoding.DecodeString("AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA")
 	look.Access.Trying, look.Access.UndoneIn = true, 42*time.Second
 	look.Access.Tried = []client.PostureChange{{Opens: true, Done: "SSH was switched on for 2 h, for the keys anna@laptop."}}
 	look.Window = &basev1.Window{Open: true, RemainingMs: 171_000}
@@ -238,7 +241,10 @@ func busy(t *testing.T) *stage {
 	for n := range 30 {
 		look.Samples = append(look.Samples, &basev1.Sample{Load: float64(n % 9), MemoryTotalBytes: 100, MemoryAvailableBytes: uint64(90 - n)})
 	}
-	s.kitchen(func(b *owner.Base) { b.Look, b.At, b.Findings, b.AuditedAt = look, s.now, someFindings(), s.now })
+	s.kitchen(func(b *owner.Base) {
+		b.Look, b.At, b.Findings, b.AuditedAt = look, s.now, someFindings(), s.now
+		b.Addresses = []string{"192.168.1.20:8845"}
+	})
 	return s
 }
 
@@ -254,6 +260,7 @@ var screens = map[string]func(*testing.T) *stage{
 	"overview":      house,
 	"overview-busy": busy,
 	"access":        func(t *testing.T) *stage { s := busy(t); s.types("2"); return s },
+	"access-down":   func(t *testing.T) *stage { s := busy(t); s.types("2", "pgdown"); return s },
 	"apps":          func(t *testing.T) *stage { s := busy(t); s.types("3"); return s },
 	"security":      func(t *testing.T) *stage { s := busy(t); s.types("4"); return s },
 	"security-down": func(t *testing.T) *stage { s := busy(t); s.types("4", "pgdown", "pgdown", "pgdown"); return s },

@@ -2,7 +2,6 @@ package owner
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"time"
 
@@ -77,6 +76,7 @@ type Access struct {
 	SSHLeft       time.Duration
 	Keys          []string   // those that may log in while SSH is on
 	Fingerprints  []string   // of Keys, in their order
+	HostKey       []byte     // the Base's own, in the wire format of SSH; empty if it has signed none
 	Bans          words.Said // when an address is banned, and for how long
 	Internet      []string   // the services that may go out, such as client.NodeInternet
 	NodeReach     string     // where the node may go, in words
@@ -194,14 +194,12 @@ func accessOf(view *client.PostureView) *Access {
 	e := view.Effective()
 	a := &Access{
 		Revision: e.Revision, Lockdown: e.Lockdown, PairingClosed: e.PairingClosed, Gap: view.Gap,
-		Bans: words.Saying("values.bans", e.Bans.MaxTries, words.Seconds(Seconds(e.Bans.Window)), words.Seconds(Seconds(e.Bans.BanTime))),
+		HostKey: view.Identities().SSHHostKey,
+		Bans:    words.Saying("values.bans", e.Bans.MaxTries, words.Seconds(Seconds(e.Bans.Window)), words.Seconds(Seconds(e.Bans.BanTime))),
 	}
 	for _, end := range e.Endpoints {
 		door := Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining, ForGood: end.UntilClosed,
-			From: end.From.Strings()}
-		if digest, known := view.Identities().Certificates[end.Kind]; known {
-			door.Certificate = hex.EncodeToString(digest[:])
-		}
+			From: end.From.Strings(), Certificate: certificateOf(view, end.Kind)}
 		a.Doors = append(a.Doors, door)
 	}
 	for _, key := range e.KnownSSHKeys {

@@ -3,11 +3,10 @@ package owner
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/netip"
-	"strconv"
+	"slices"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
@@ -27,8 +26,7 @@ func noWallet(reason words.Said) error { return words.Failing(ErrWallet, "proble
 
 // WalletAccess is what a Base tells about the API for wallets while that is open.
 type WalletAccess struct {
-	// Address is host:port, as this App reaches the Base.
-	Address string
+	Opened
 	// Digest is that of the certificate, as the Base has signed it; nil: it has none yet.
 	Digest *[sha256.Size]byte
 	End    posture.Endpoint
@@ -37,30 +35,21 @@ type WalletAccess struct {
 	Node   *basev1.Node // nil where the Base does not tell of it
 }
 
-// HostOf is where an App has last reached a Base; empty if it never has.
-func HostOf(app *client.App, base string) (string, error) {
-	known, err := app.Base(base)
-	if err != nil || len(known.Addresses) == 0 {
-		return "", err
-	}
-	host, _, err := net.SplitHostPort(known.Addresses[0])
-	return host, err
-}
-
 // AskWallet asks a Base, which this App reaches at host, about the API for wallets.
 func AskWallet(ctx context.Context, session *client.Session, host string) (w WalletAccess, err error) {
 	if w.View, err = session.Posture(ctx); err != nil {
 		return w, err
 	}
-	open := false
-	for _, end := range w.View.Effective().Endpoints {
-		if end.Kind == posture.KindElectrum {
-			open, w.End, w.Address = true, end, net.JoinHostPort(host, strconv.Itoa(int(end.Port)))
-		}
-	}
-	if !open {
+	ends := w.View.Effective().Endpoints
+	n := slices.IndexFunc(ends, func(e posture.Endpoint) bool { return e.Kind == posture.KindElectrum })
+	if n < 0 {
 		return w, noWallet(words.Saying("problems.wallet.closed"))
 	}
+	opened := OpenedAPI(host, ends[n].Port, certificateOf(w.View, posture.KindElectrum))
+	if opened == nil {
+		return w, noWallet(words.Saying("problems.wallet.noaddress"))
+	}
+	w.Opened, w.End = *opened, ends[n]
 	if digest, known := w.View.Identities().Certificates[posture.KindElectrum]; known {
 		w.Digest = &digest
 	}
@@ -121,7 +110,7 @@ func (w WalletAccess) Check(ctx context.Context) (CheckedWallet, error) {
 	if words.HasNode(w.Node) && w.Node.GetNetwork() != server.Network() {
 		return CheckedWallet{}, noWallet(words.Saying("problems.wallet.network", server.Network(), w.Node.GetNetwork()))
 	}
-	return CheckedWallet{w.Address, hex.EncodeToString(w.Digest[:]), client.Printable(server.Software), client.Printable(server.Protocol),
+	return CheckedWallet{w.Address, w.CertificateSHA256, client.Printable(server.Software), client.Printable(server.Protocol),
 		words.English.Network(server.Network()), server.Network()}, nil
 }
 
@@ -149,11 +138,11 @@ func ownAddress(to string) (netip.Addr, bool) {
 
 // checkWallet connects to the Base as a wallet does. It changes nothing.
 func checkWallet(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
-	host, err := HostOf(s.source.App, s.Base())
+	known, err := s.source.App.Base(s.Base())
 	if err != nil {
 		return words.Said{}, err
 	}
-	w, err := AskWallet(ctx, s.Session, host)
+	w, err := AskWallet(ctx, s.Session, HostOf(known))
 	if err != nil {
 		return words.Said{}, err
 	}

@@ -267,6 +267,10 @@ func (v *view) ending(d owner.DeedState) *ending {
 		}
 	case isPairing(d):
 		e.Next, e.NextText = "/pair", v.say("pair.again")
+	case d.Err == nil && d.Deed.Kind == owner.EnableSSH:
+		e.Next, e.NextText = addressOf(v.base, "security")+"#security-login", v.say("deed.next.ssh")
+	case d.Err == nil && d.Deed.Kind == owner.Expose:
+		e.Next, e.NextText = addressOf(v.base, "node")+"#node-wallet", v.say("deed.next.wallet")
 	default:
 		e.Next, e.NextText = v.back(d), v.say("deed.next", v.base.Name)
 	}

@@ -297,6 +297,44 @@ func TestAWalletHasWhatItNeedsToConnect(t *testing.T) {
 	}
 }
 
+// Whoever logs in has the command, until when it works, and the fingerprint that ssh must show. Without that
+// fingerprint the page has no command.
+func TestAPersonHasWhatItTakesToLogInBySSH(t *testing.T) {
+	const command, differ = "ssh base@192.168.1.20", "If they differ, answer “no”."
+	for name, c := range map[string]struct {
+		change     func(*owner.Base)
+		says, not  []string
+		inLanguage words.Language
+	}{
+		"open": {func(*owner.Base) {}, []string{command, hostKeyFingerprint, "SSH is open until 12:09.", differ,
+			"find out which machine has the address 192.168.1.20.", "ssh-keygen -R 192.168.1.20"}, nil, words.English},
+		"in German": {func(*owner.Base) {}, []string{command, hostKeyFingerprint, "SSH ist offen bis 12:09.", "antworten Sie „no“.",
+			"welche Maschine die Adresse 192.168.1.20 hat."}, nil, words.German},
+		"for days": {func(b *owner.Base) { b.Look.Access.SSHLeft = 50 * time.Hour }, []string{"SSH is open until 2026-11-30 13:59."}, nil, words.English},
+		"on a link": {func(b *owner.Base) { b.Addresses = []string{"[fe80::1%eth0]:8845"} },
+			[]string{"ssh base@fe80::1%eth0", "ssh-keygen -R fe80::1%eth0"}, []string{"[fe80"}, words.English},
+		"without a host key": {func(b *owner.Base) { b.Look.Access.HostKey = nil },
+			[]string{"The Base has signed no host key yet"}, []string{"ssh base@", differ}, words.English},
+		"without an address": {func(b *owner.Base) { b.Addresses = nil },
+			[]string{"This App does not know an address of the Base yet."}, []string{"ssh base@", differ}, words.English},
+		"closed": {func(b *owner.Base) { b.Look.Access.SSH = false }, nil, []string{"Log in by SSH", "ssh base@", hostKeyFingerprint}, words.English},
+	} {
+		b := openBase()
+		c.change(&b)
+		text := textOf(document(t, "login", renderer(c.inLanguage).Page(addressOf(b, "security"), owner.State{Bases: []owner.Base{b}}, now)))
+		for _, want := range c.says {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: the page does not say %q", name, want)
+			}
+		}
+		for _, unwanted := range c.not {
+			if strings.Contains(text, unwanted) {
+				t.Errorf("%s: the page says %q", name, unwanted)
+			}
+		}
+	}
+}
+
 // An App's word for who changed something is marked: only an owner signs.
 func TestTheLogTellsWhatIsSigned(t *testing.T) {
 	s := states["owner"]

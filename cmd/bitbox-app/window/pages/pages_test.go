@@ -3,6 +3,7 @@ package pages
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"flag"
 	"os"
 	"path/filepath"
@@ -30,6 +31,11 @@ var now = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 // hostile is a name with markup, as a Base or an App may call itself.
 const hostile = `<img src=x onerror="alert(1)">'"&{{.}}`
+
+// hostKey is an SSH host key on the wire, and hostKeyFingerprint what ssh shows of it.
+var hostKey, _ = base64.StdEncoding.DecodeString("AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA")
+
+const hostKeyFingerprint = "SHA256:IIWbFbDZMxdwAOSyNNGf6/UXaDx79IRo6wTzr5oEUes"
 
 func pointer[T any](v T) *T { return &v }
 
@@ -78,7 +84,8 @@ func openBase() owner.Base {
 	b.Name, b.PublicKey = "Cellar", [32]byte{2}
 	a := b.Look.Access
 	a.Doors = append(a.Doors, owner.Door{Kind: "electrum", Port: 50002, Left: 47 * time.Minute, From: []string{"192.168.1.0/24"}})
-	a.SSH, a.SSHLeft = true, 9*time.Minute+12*time.Second
+	a.SSH, a.SSHLeft, a.HostKey = true, 9*time.Minute+12*time.Second, hostKey
+	b.Addresses = []string{"192.168.1.20:8845"}
 	a.Keys = []string{"satoshi@laptop", "SHA256:0f3kq2n0pJ8yqXvTq1dW5nB7mZr2c9kLhU4eXoPfGsA"}
 	a.Fingerprints = []string{"SHA256:9a1Vb8mYd2QhTz7kJx5Lr3Nc6Wp0GsEoUiRfHtDyBvM", a.Keys[1]}
 	b.Look.Window = &basev1.Window{Open: true, RemainingMs: 154000}

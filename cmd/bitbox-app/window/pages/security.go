@@ -38,8 +38,9 @@ func (v *view) security() []Part {
 		Node string // has what opens the server for wallets
 	}{v.open(), addressOf(v.base, "node")})
 	add("security.ssh", "", v.ssh())
+	add("security.login", "wide", v.login())
+	form("security.keys", "", v.do(owner.AddSSHKeys)) // first: without a key SSH does not open
 	form("security.sshon", "", v.do(owner.EnableSSH))
-	form("security.keys", "", v.do(owner.AddSSHKeys))
 	if !serious {
 		add("security.audit", "wide", v.audited())
 	}
@@ -89,9 +90,9 @@ func (v *view) seen() seen {
 			v.doorDetail(d)+" "+v.say("security.seen.door.text"))
 	}
 	if a.SSH {
-		add(picture.Door{Name: "SSH", Port: 22, Open: true, Locked: true, Note: v.until(a.SSHLeft)}, v.say("security.seen.ssh.on"))
+		add(picture.Door{Name: "SSH", Port: owner.SSHPort, Open: true, Locked: true, Note: v.until(a.SSHLeft)}, v.say("security.seen.ssh.on"))
 	} else {
-		add(picture.Door{Name: "SSH", Port: 22}, v.say("security.seen.ssh.off"))
+		add(picture.Door{Name: "SSH", Port: owner.SSHPort}, v.say("security.seen.ssh.off"))
 	}
 	add(picture.Door{Name: v.say("security.seen.rest")}, v.say("security.seen.rest.text"))
 	s.Picture = picture.Wall(picture.Words{Title: v.say("security.seen.title"), Description: v.say("security.seen.picture")}, doors)
@@ -104,6 +105,31 @@ func (v *view) until(left time.Duration) string {
 		return ""
 	}
 	return v.say("frame.until", v.base.At.Add(left).Local().Format("15:04"))
+}
+
+// login is how to log in while SSH is open.
+type login struct {
+	Until string // when SSH ends, with the day if that is another one
+	// How logs in, and recognises the Base; nil while Missing says what is not known.
+	How     *owner.Opened
+	Missing string
+}
+
+// login is nil while SSH is off.
+func (v *view) login() *login {
+	a := v.base.Look.Access
+	if !a.SSH {
+		return nil
+	}
+	l := &login{Until: v.language.When(v.base.At.Add(a.SSHLeft), v.now), How: v.base.SSH()}
+	switch {
+	case l.How != nil:
+	case owner.HostOf(v.base.Base) == "":
+		l.Missing = v.say("wallet.noaddress")
+	default:
+		l.Missing = v.say("security.login.nohostkey")
+	}
+	return l
 }
 
 // ssh is how SSH is, and who may log in.

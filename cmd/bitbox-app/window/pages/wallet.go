@@ -2,9 +2,7 @@ package pages
 
 import (
 	"html/template"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,10 +18,11 @@ type walletView struct {
 	// Silent: no program answers behind the API.
 	Silent bool
 	// Until is when it closes; nil: when somebody closes it.
-	Until             *deadline
-	From              string
-	Line, Fingerprint string
-	Code              template.HTML
+	Until *deadline
+	From  string
+	// How is what a wallet needs; nil if this App knows no address of the Base. Code is its line.
+	How  *owner.Opened
+	Code template.HTML
 	// Check connects as a wallet does.
 	Check     button
 	Buttons   []button
@@ -39,12 +38,12 @@ func (v *view) wallet() walletView {
 	if !shown.Known {
 		return shown
 	}
-	at := slices.IndexFunc(v.base.Look.Access.Doors, func(d owner.Door) bool { return d.Kind == owner.WalletKind })
+	at := slices.IndexFunc(v.base.Look.Access.Doors, owner.Door.IsWallets)
 	if at < 0 {
 		return shown
 	}
 	door := v.base.Look.Access.Doors[at]
-	shown.Open, shown.Line, shown.Fingerprint = true, walletLine(v.base.Base, door.Port), colons(door.Certificate)
+	shown.Open, shown.How = true, v.base.API(door)
 	shown.From = v.say("wallet.everybody")
 	if len(door.From) > 0 {
 		shown.From = v.say("wallet.networks", strings.Join(door.From, ", "))
@@ -52,9 +51,11 @@ func (v *view) wallet() walletView {
 	if !door.ForGood {
 		shown.Until = &deadline{v.base.At.Add(door.Left), v.say("wallet.api")}
 	}
-	about := picture.Words{Title: v.say("wallet.code"), Description: v.say("wallet.code.about", shown.Line)}
-	if code, err := picture.Code(about, shown.Line); err == nil && shown.Line != "" {
-		shown.Code = code
+	if shown.How != nil {
+		about := picture.Words{Title: v.say("wallet.code"), Description: v.say("wallet.code.about", shown.How.Line)}
+		if code, err := picture.Code(about, shown.How.Line); err == nil {
+			shown.Code = code
+		}
 	}
 	shown.Check = button{Action: v.do(owner.CheckWallet), Text: v.say("wallet.check")}
 	if v.owns() {
@@ -99,26 +100,4 @@ func (v *view) walletForm() walletFormView {
 		f.Lengths = append(f.Lengths, choice{Value: l.typed, Text: v.language.Duration(owner.Seconds(l.length))})
 	}
 	return f
-}
-
-// walletLine is what a wallet takes: host:port:s, where s stands for TLS. It is empty if this App
-// has never reached the Base.
-func walletLine(b client.Base, port uint16) string {
-	if len(b.Addresses) == 0 {
-		return ""
-	}
-	host, _, err := net.SplitHostPort(b.Addresses[0])
-	if err != nil {
-		return ""
-	}
-	return net.JoinHostPort(host, strconv.Itoa(int(port))) + ":s"
-}
-
-// colons writes a hexadecimal fingerprint as openssl and wallets do.
-func colons(digits string) string {
-	var parts []string
-	for n := 0; n+1 < len(digits); n += 2 {
-		parts = append(parts, strings.ToUpper(digits[n:n+2]))
-	}
-	return strings.Join(parts, ":")
 }
