@@ -14,10 +14,10 @@ type Language struct {
 	Name string
 
 	sentences map[string]string
-	// date is the layout of a date before a time, decimal the sign before the tenths.
-	date, decimal string
-	future, done  tense
-	told          tense
+	// date is the layout of a date before a time, day that of a day without its year, decimal the sign before the
+	// tenths.
+	date, day, decimal string
+	future, done, told tense
 	// problems, errors, findings and texts are the words for what English leaves to the client and the Base.
 	problems []problem
 	errors   map[string]string
@@ -27,9 +27,9 @@ type Language struct {
 
 // The languages. Each has its sentences in a file of its own.
 var (
-	English = Language{Tag: "en", Name: "English", sentences: english, date: "2006-01-02 ", decimal: ".",
+	English = Language{Tag: "en", Name: "English", sentences: english, date: "2006-01-02 ", day: "2 Jan", decimal: ".",
 		future: tense{"will be", "will be", ""}, done: tense{"is now", "is now", ""}, told: tense{"was", "is now", ""}}
-	German = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ",",
+	German = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", day: "2.1.", decimal: ",",
 		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""}, told: tense{"wurde", "ist jetzt", ""},
 		problems: germanProblems, errors: germanErrors, findings: germanFindings, texts: germanTexts}
 )

@@ -33,6 +33,9 @@ func (l Language) When(t, now time.Time) string {
 	return t.Format(l.date + "15:04")
 }
 
+// Day writes a day of the next months, in few letters.
+func (l Language) Day(t time.Time) string { return t.Local().Format(l.day) }
+
 // Duration writes seconds for people: in the largest unit that fits, and the next one unless that is zero.
 func (l Language) Duration(seconds uint64) string {
 	days, hours, minutes := seconds/86400, seconds/3600%24, seconds/60%60

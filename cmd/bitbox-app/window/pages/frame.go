@@ -66,10 +66,12 @@ func (r *Renderer) functions() template.FuncMap {
 		"lang": func() string { return r.language.Tag },
 		// clock writes a time of day, and the date if it is another day than now.
 		"clock": r.language.When,
-		"size":  r.language.Size,
-		"ms":    func(t time.Time) int64 { return t.UnixMilli() },
-		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"spell": spell,
+		// moment writes a time with its date and seconds; the script counts down the last day.
+		"moment": func(t time.Time) string { return r.language.When(t, time.Time{}) + t.Local().Format(":05") },
+		"size":   r.language.Size,
+		"ms":     func(t time.Time) int64 { return t.UnixMilli() },
+		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"spell":  spell,
 		// within writes a text as a part of a sentence.
 		"within": r.language.Within,
 		// sentence makes a sentence of the text of an error.

@@ -321,7 +321,7 @@ func TestAPersonHasWhatItTakesToLogInBySSH(t *testing.T) {
 	} {
 		b := openBase()
 		c.change(&b)
-		text := textOf(document(t, "login", renderer(c.inLanguage).Page(addressOf(b, "security"), owner.State{Bases: []owner.Base{b}}, now)))
+		text := textOf(document(t, "login."+c.inLanguage.Tag, renderer(c.inLanguage).Page(addressOf(b, "security"), owner.State{Bases: []owner.Base{b}}, now)))
 		for _, want := range c.says {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: the page does not say %q", name, want)
@@ -331,6 +331,26 @@ func TestAPersonHasWhatItTakesToLogInBySSH(t *testing.T) {
 			if strings.Contains(text, unwanted) {
 				t.Errorf("%s: the page says %q", name, unwanted)
 			}
+		}
+	}
+}
+
+// What ends on another day says which one: in its picture, and where the script does not count down yet.
+func TestTheEndOnAnotherDayHasItsDate(t *testing.T) {
+	b := openBase()
+	b.Look.Access.SSHLeft = 50 * time.Hour
+	for _, c := range []struct {
+		language      words.Language
+		picture, list string
+	}{{words.English, "until 30 Nov", "until 2026-11-30 13:59:55"}, {words.German, "bis 30.11.", "bis 30.11.2026, 13:59:55"}} {
+		tree := document(t, "day-security."+c.language.Tag, renderer(c.language).Page(addressOf(b, "security"), owner.State{Bases: []owner.Base{b}}, now))
+		var picture, counted bool
+		for _, n := range elements(tree) {
+			picture = picture || n.Data == "text" && textOf(n) == c.picture
+			counted = counted || n.Data == "time" && textOf(n) == c.list
+		}
+		if !picture || !counted {
+			t.Errorf("the picture says %q: %t; the list says %q: %t", c.picture, picture, c.list, counted)
 		}
 	}
 }

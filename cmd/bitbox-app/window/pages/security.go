@@ -99,12 +99,17 @@ func (v *view) seen() seen {
 	return s
 }
 
-// until says when something ends, in the time of day.
+// until says when something ends: the time of day, or the date if it is another day. A door of the picture has no
+// room for both.
 func (v *view) until(left time.Duration) string {
 	if left == 0 {
 		return ""
 	}
-	return v.say("frame.until", v.base.At.Add(left).Local().Format("15:04"))
+	end := v.base.At.Add(left)
+	if day := v.language.Day(end); day != v.language.Day(v.now) {
+		return v.say("frame.until", day)
+	}
+	return v.say("frame.until", v.language.When(end, v.now))
 }
 
 // login is how to log in while SSH is open.
