@@ -297,7 +297,7 @@ func TestAWalletHasWhatItNeedsToConnect(t *testing.T) {
 	}
 }
 
-// Whoever logs in has the command, until when it works, and the fingerprint that ssh must show. Without that
+// The page has the command that logs in, until when it works, and the fingerprint that ssh must show. Without that
 // fingerprint the page has no command.
 func TestAPersonHasWhatItTakesToLogInBySSH(t *testing.T) {
 	const command, differ = "ssh base@192.168.1.20", "If they differ, answer “no”."
