@@ -310,18 +310,21 @@ func TestAPersonHasWhatItTakesToLogInBySSH(t *testing.T) {
 			"find out which machine has the address 192.168.1.20.", "ssh-keygen -R 192.168.1.20"}, nil, words.English},
 		"in German": {func(*owner.Base) {}, []string{command, hostKeyFingerprint, "SSH ist offen bis 12:09.", "antworten Sie „no“.",
 			"welche Maschine die Adresse 192.168.1.20 hat."}, nil, words.German},
-		"for days": {func(b *owner.Base) { b.Look.Access.SSHLeft = 50 * time.Hour }, []string{"SSH is open until 2026-11-30 13:59."}, nil, words.English},
+		"for days": {func(b *owner.Base) { b.Look.Access.SSHLeft = 50 * time.Hour },
+			[]string{"SSH is open until 2026-11-30 13:59."}, nil, words.English},
 		"on a link": {func(b *owner.Base) { b.Addresses = []string{"[fe80::1%eth0]:8845"} },
 			[]string{"ssh base@fe80::1%eth0", "ssh-keygen -R fe80::1%eth0"}, []string{"[fe80"}, words.English},
 		"without a host key": {func(b *owner.Base) { b.Look.Access.HostKey = nil },
 			[]string{"The Base has signed no host key yet"}, []string{"ssh base@", differ}, words.English},
 		"without an address": {func(b *owner.Base) { b.Addresses = nil },
 			[]string{"This App does not know an address of the Base yet."}, []string{"ssh base@", differ}, words.English},
-		"closed": {func(b *owner.Base) { b.Look.Access.SSH = false }, nil, []string{"Log in by SSH", "ssh base@", hostKeyFingerprint}, words.English},
+		"closed": {func(b *owner.Base) { b.Look.Access.SSH = false }, nil,
+			[]string{"Log in by SSH", "ssh base@", hostKeyFingerprint}, words.English},
 	} {
 		b := openBase()
 		c.change(&b)
-		text := textOf(document(t, "login."+c.inLanguage.Tag, renderer(c.inLanguage).Page(addressOf(b, "security"), owner.State{Bases: []owner.Base{b}}, now)))
+		p := renderer(c.inLanguage).Page(addressOf(b, "security"), owner.State{Bases: []owner.Base{b}}, now)
+		text := textOf(document(t, "login."+c.inLanguage.Tag, p))
 		for _, want := range c.says {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: the page does not say %q", name, want)
@@ -343,7 +346,8 @@ func TestTheEndOnAnotherDayHasItsDate(t *testing.T) {
 		language      words.Language
 		picture, list string
 	}{{words.English, "until 30 Nov", "until 2026-11-30 13:59:55"}, {words.German, "bis 30.11.", "bis 30.11.2026, 13:59:55"}} {
-		tree := document(t, "day-security."+c.language.Tag, renderer(c.language).Page(addressOf(b, "security"), owner.State{Bases: []owner.Base{b}}, now))
+		p := renderer(c.language).Page(addressOf(b, "security"), owner.State{Bases: []owner.Base{b}}, now)
+		tree := document(t, "day-security."+c.language.Tag, p)
 		var picture, counted bool
 		for _, n := range elements(tree) {
 			picture = picture || n.Data == "text" && textOf(n) == c.picture
