@@ -70,6 +70,16 @@ func (b Budgets) Enter(ctx context.Context, v Verb) (leave func(), err error) {
 	return b.all.Enter(ctx, v)
 }
 
+// Refuse slows a caller down whose request is refused before it takes anything from a budget.
+// Each counts as a call; otherwise requests that can only be refused would be free.
+func (b Budgets) Refuse(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, budgetWait)
+	defer cancel()
+	if b.all.calls.Wait(ctx) != nil {
+		<-ctx.Done()
+	}
+}
+
 // Budget is what is left of Bounds.
 type Budget struct {
 	calls, work, ownersWork *rate.Limiter

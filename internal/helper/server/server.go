@@ -162,17 +162,27 @@ func (s *Server) Handle(ctx context.Context, who caller.Who, in Incoming, send f
 	return send(reply)
 }
 
-// answer does what the package comment says, in its order.
-func (s *Server) answer(ctx context.Context, who caller.Who, in Incoming,
-	send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
+// allowed returns the verb of a request, unless it is refused as it stands.
+func (s *Server) allowed(who caller.Who, in Incoming) (Verb, error) {
 	v, known := s.verbs[in.Kind]
 	switch {
 	case !known:
-		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request has no verb that is known here")
+		return v, helperclient.Errorf(helperclient.CodeMalformed, "the request has no verb that is known here")
 	case !v.May.Has(who):
-		return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not ask for this (%s)", who, v.Name)
+		return v, helperclient.Errorf(helperclient.CodePermission, "%s may not ask for this (%s)", who, v.Name)
 	case in.Size > v.Limit:
-		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request (%s) has %d bytes; at most %d fit", v.Name, in.Size, v.Limit)
+		return v, helperclient.Errorf(helperclient.CodeMalformed, "the request (%s) has %d bytes; at most %d fit", v.Name, in.Size, v.Limit)
+	}
+	return v, nil
+}
+
+// answer does what the package comment says, in its order.
+func (s *Server) answer(ctx context.Context, who caller.Who, in Incoming,
+	send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
+	v, err := s.allowed(who, in)
+	if err != nil {
+		s.budgets[who].Refuse(ctx)
+		return nil, err
 	}
 	leave, err := s.budgets[who].Enter(ctx, v)
 	if err != nil {

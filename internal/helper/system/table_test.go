@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"runtime"
 	"strconv"
@@ -363,6 +364,49 @@ func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 			leave()
 		}
 	})
+}
+
+// The attack: requests that can only be refused, without end. They take no budget, and would cost
+// the helper more than those that are answered.
+func TestRefusalsCountAsCalls(t *testing.T) {
+	attack := func(t *testing.T, calls float64, lasts time.Duration) (refused int64) {
+		synctest.Test(t, func(t *testing.T) {
+			bounds := map[caller.Who]server.Bounds{caller.Middleware: {Calls: calls}}
+			s := server.New(verbs, bounds, nil, nil, slog.New(slog.DiscardHandler))
+			forbidden := server.Incoming{Kind: kindOf("local_change"), Life: t.Context()}
+			ctx, stop := context.WithTimeout(t.Context(), lasts)
+			defer stop()
+			var count atomic.Int64
+			var asking sync.WaitGroup
+			for range ipc.MaxPerUser {
+				asking.Go(func() {
+					for ctx.Err() == nil {
+						_ = s.Handle(ctx, caller.Middleware, forbidden, func(reply *systemv1.SystemReply) error {
+							if code := reply.GetErrorCode(); code != string(helperclient.CodePermission) {
+								t.Errorf("answered with %q", code)
+							}
+							count.Add(1)
+							return nil
+						})
+					}
+				})
+			}
+			asking.Wait()
+			refused = count.Load()
+		})
+		return refused
+	}
+	const lasts = 10 * time.Second
+	calls := server.CallerBounds[caller.Middleware].Calls
+	// Those that wait in vain are refused as well, every two seconds.
+	most := int64(calls*(lasts+server.BurstTime).Seconds()) + 6*ipc.MaxPerUser
+	if refused := attack(t, calls, lasts); refused > most {
+		t.Errorf("%d requests were refused in %s, and not %d", refused, lasts, most)
+	}
+	// Broken: without that bound.
+	if refused := attack(t, 10*calls, lasts); refused <= most {
+		t.Errorf("without the bound %d are refused; this attack proves nothing", refused)
+	}
 }
 
 // The attack: some operators' Apps follow logs and have audits run, all the time. They
