@@ -21,6 +21,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
@@ -39,29 +40,78 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
-// flood is what an intruder in the Middleware does, in the Base: on all connections that it
-// gets it asks for the services, again and again, until it is ended.
+// floodPatience is how long the intruder waits for one answer. It hangs up on what is answered
+// without end, and on what takes long: an audit goes on for nobody then.
+const floodPatience = time.Second
+
+// beyondPlaces is how many more connections the intruder asks for than one user may have.
+const beyondPlaces = 32
+
+// flood is what an intruder in the Middleware does, in the Base: on all connections that it gets,
+// and on more, it asks again and again until it is ended. Half of them ask for the services alone,
+// as fast as they are answered. The others send each verb in turn.
 func flood() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	client := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}
-	var asked atomic.Int64
+	everything := eachVerb()
+	services := []*systemv1.SystemRequest{{Verb: &systemv1.SystemRequest_ListServices{ListServices: &systemv1.ListServices{}}}}
+	var asked, refused atomic.Int64
 	var looping sync.WaitGroup
-	for range ipc.MaxPerUser {
+	for n := range ipc.MaxPerUser + beyondPlaces {
+		requests := everything
+		if n%2 == 0 {
+			requests = services
+		}
 		looping.Go(func() {
-			for ctx.Err() == nil {
-				_, _ = client.Do(ctx, listServices(), nil)
-				asked.Add(1)
+			for next := n; ctx.Err() == nil; next++ {
+				asking, hangUp := context.WithTimeout(ctx, floodPatience)
+				_, err := client.Do(asking, requests[next%len(requests)], nil)
+				hangUp()
+				if asked.Add(1); err != nil {
+					refused.Add(1)
+				}
 			}
 		})
 	}
 	looping.Wait()
-	fmt.Println("asked", asked.Load(), "times")
+	fmt.Printf("asked %d times, in %d ways, and got no answer or a refusal %d times\n", asked.Load(), len(everything), refused.Load())
 	return nil
 }
 
-func listServices() *systemv1.SystemRequest {
-	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListServices{ListServices: &systemv1.ListServices{}}}
+// eachVerb is a request for each verb of system.proto, empty or with what has the helper do the most, and
+// what closes. Three are left out. A lockdown, a restart and the end of the machine may be had by any
+// Middleware; then nothing is open that somebody at the console could close.
+func eachVerb() (requests []*systemv1.SystemRequest) {
+	full := []*systemv1.SystemRequest{
+		{Verb: &systemv1.SystemRequest_ReadLogs{ReadLogs: &systemv1.ReadLogs{Request: &basev1.ReadLogsRequest{Lines: 1000}}}},
+		{Verb: &systemv1.SystemRequest_ChangeService{ChangeService: &systemv1.ChangeService{
+			Name: "mdns", Action: basev1.ServiceAction_SERVICE_ACTION_RESTART}}},
+		{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: "Europe/Zurich"}}},
+		{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: "Europe/Berlin"}}},
+		{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: "kernel-settings"}}},
+		{Verb: &systemv1.SystemRequest_GetPosture{GetPosture: &systemv1.GetPosture{Nonce: make([]byte, 32), Challenge: true}}},
+		{Verb: &systemv1.SystemRequest_Submit{Submit: &systemv1.Submit{Document: make([]byte, posture.MaxDocumentSize)}}},
+	}
+	for _, r := range []*systemv1.Restrict{
+		{What: &systemv1.Restrict_PairingShut{PairingShut: &systemv1.PairingShut{}}},
+		{What: &systemv1.Restrict_AppCutOff{AppCutOff: &systemv1.AppCutOff{SigningKey: make([]byte, 32)}}},
+		endLease(posture.KindSSH),
+	} {
+		full = append(full, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}})
+	}
+	fields := (&systemv1.SystemRequest{}).ProtoReflect().Descriptor().Oneofs().ByName("verb").Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		if field.Name() == "reboot" || field.Name() == "power_off" || field.Name() == "restrict" {
+			continue
+		}
+		request := &systemv1.SystemRequest{}
+		m := request.ProtoReflect()
+		m.Set(field, m.NewField(field))
+		requests = append(requests, request)
+	}
+	return append(requests, full...)
 }
 
 // unbounded is the helper as it must not be: budgets that never bind, the same places for
@@ -161,8 +211,9 @@ const (
 	brokenTime = 30 * time.Second
 )
 
-// closing is how long each kind of closing took: the median of several. A cut includes the block of the
-// port: it is the same step, and the packet filter drops new packets before connections are ended.
+// closing is how long each kind of closing took: the median of several. A cut has the block of the
+// port in it: both are one step, in which the packet filter drops what is new before the connections
+// that exist are ended (apply's closeAtOnce).
 type closing struct{ lease, cut, lockdown time.Duration }
 
 // closings measures what somebody at the console closes.
@@ -171,16 +222,10 @@ func (b *base) closings(ctx context.Context, rounds int) (closing, error) {
 	own := netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
 	var leases, cuts, lockdowns []time.Duration
 	for range rounds {
-		if err := b.openLocally(ctx, key); err != nil {
+		ended, err := b.openToAWallet(ctx, key, own)
+		if err != nil {
 			return closing{}, err
 		}
-		conn, err := b.wallet(own)
-		for deadline := time.Now().Add(stage.Patience); err != nil; conn, err = b.wallet(own) {
-			if time.Now().After(deadline) || ctx.Err() != nil {
-				return closing{}, fmt.Errorf("the wallet: %w", err)
-			}
-		}
-		ended := ends(conn)
 		begun := time.Now()
 		gone := make(chan time.Duration, 1)
 		go func() {
@@ -199,6 +244,10 @@ func (b *base) closings(ctx context.Context, rounds int) (closing, error) {
 		case <-time.After(stage.Patience):
 			return closing{}, errors.New("the connection lives on")
 		}
+		// All is open again: the flood may have ended the lease of SSH, and no other.
+		if _, err := b.openToAWallet(ctx, key, own); err != nil {
+			return closing{}, err
+		}
 		begun = time.Now()
 		if err := restrictAs(ctx, b.console, &systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}}); err != nil {
 			return closing{}, err
@@ -209,6 +258,21 @@ func (b *base) closings(ctx context.Context, rounds int) (closing, error) {
 		}
 	}
 	return closing{median(leases), median(cuts), median(lockdowns)}, nil
+}
+
+// openToAWallet opens SSH and the Electrum API, and connects a wallet to it. The channel is closed
+// when its connection ends.
+func (b *base) openToAWallet(ctx context.Context, key sshkey.Key, own netip.AddrPort) (ended <-chan struct{}, err error) {
+	if err := b.openLocally(ctx, key); err != nil {
+		return nil, err
+	}
+	conn, err := b.wallet(own)
+	for deadline := time.Now().Add(stage.Patience); err != nil; conn, err = b.wallet(own) {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return nil, fmt.Errorf("the wallet: %w", err)
+		}
+	}
+	return ends(conn), nil
 }
 
 func median(times []time.Duration) time.Duration {
@@ -250,7 +314,7 @@ func (b *base) openLocally(ctx context.Context, key sshkey.Key) error {
 	return change(&systemv1.LocalChange{Change: &systemv1.LocalChange_Posture{Posture: p.Proto()}})
 }
 
-// The attack: the Middleware was taken over, and asks for the services on 96 connections
+// The attack: the Middleware was taken over, and asks for everything on 96 connections
 // without end. Somebody at the console closes the Base meanwhile.
 func TestClosingDoesNotDependOnLoad(t *testing.T) {
 	b := boot(t)

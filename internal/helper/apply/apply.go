@@ -4,7 +4,8 @@
 //
 // It keeps no state: if it does not know whether a step was done, it repeats it. If a change
 // fails, it switches back to the previous generation. A change that closes something is never
-// taken back; if it cannot be applied, its ports are blocked at once.
+// taken back; if it cannot be applied, its ports are blocked at once. It gives way to another one
+// that comes meanwhile, so neither waits for the servers to read both.
 package apply
 
 import (
