@@ -34,6 +34,14 @@ func (k *Keeper) callAuthority(ctx context.Context, who caller.Who, request *sys
 			ErrorMessage: "pairing from the network is closed; lift that first ('bitbox-app posture unlock'), or open the window at the Base's console",
 		}, nil
 	}
+	if len(request.GetCloseWindow().GetRevokedOwner()) > 0 {
+		// This owner has lost the way to a new challenge. An order that is signed and still on its
+		// way takes effect before the close, which ends it, or never: an order is checked and
+		// obeyed under one lock, which the close takes after this.
+		k.mu.Lock()
+		k.ledger.VoidChallenges()
+		k.mu.Unlock()
+	}
 	if request.GetRetire() != nil {
 		k.retiring.Lock()
 		defer k.retiring.Unlock()

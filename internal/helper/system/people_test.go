@@ -306,6 +306,50 @@ func TestAnOwnersAppLetsAnotherInThroughTheHelper(t *testing.T) {
 	}
 }
 
+// The attack: an owner's App is revoked without a signed document, so that the helper still has its
+// key. An order that it has signed just before, and that the Middleware still holds, arrives after
+// that.
+func TestWhatARevokedOwnerHasUnderWayArrivesInVain(t *testing.T) {
+	for name, order := range map[string]func(evil *app, n *newcomer) *systemv1.SystemRequest{
+		"a window": func(evil *app, _ *newcomer) *systemv1.SystemRequest {
+			return orderRequest(posture.SignPairingOrder(evil.look().PairingOrder(owner, nil, evil.challenge()), evil.seed))
+		},
+		"an act": func(evil *app, n *newcomer) *systemv1.SystemRequest {
+			return orderRequest(evil.letIn(noiseconn.RequestNumber(n.p1), owner))
+		},
+		"a document": func(evil *app, _ *newcomer) *systemv1.SystemRequest {
+			return submitRequest(posture.SignDocument(evil.draft(false, func(p *posture.Posture, _ uint64) { p.NodeName = "Evil" }), evil.seed))
+		},
+	} {
+		for _, late := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, late %v", name, late), func(t *testing.T) {
+				b := newBase(t)
+				b.config.NoDisplay = true
+				b.start()
+				m := b.as(caller.Middleware)
+				b.pair(m, "phone", owner)
+				evil := b.pair(m, "evil", owner)
+				request := order(evil, b.newcomer("accomplice"))
+				if late {
+					if err := m.Authority().CloseWindowOf(t.Context(), evil.key[:]); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_, err := m.Do(t.Context(), request, nil)
+				switch {
+				case late && !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStale}):
+					t.Errorf("it took effect: %v", err)
+				case !late && err != nil:
+					t.Errorf("an owner's order is refused: %v; this attack proves nothing", err)
+				}
+				if s, err := m.Authority().Watch(t.Context(), 0); late && (err != nil || s.GetWindowOpen() || s.GetCeremony() != nil) {
+					t.Errorf("the Base lets somebody in: %v, %v", s, err)
+				}
+			})
+		}
+	}
+}
+
 // The Middleware was taken over: it brings what it has, and has no owner's key.
 func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 	b := newBase(t)

@@ -72,3 +72,52 @@ func TestARaisedAppKeepsItsSessionsAndGetsTheRights(t *testing.T) {
 		t.Errorf("a raised App: %v", err)
 	}
 }
+
+// heldWindow holds back each window on its way to the authority until go is closed.
+type heldWindow struct {
+	*registrytest.Authority
+	underWay, goOn chan struct{}
+}
+
+func (w heldWindow) OpenWindow(ctx context.Context) error {
+	close(w.underWay)
+	<-w.goOn
+	return w.Authority.OpenWindow(ctx)
+}
+
+// The attack: an owner has the window opened without a signature, and is cut off while this is on
+// its way. The close arrives first, and the window after it.
+func TestAWindowUnderWayDoesNotOutliveItsOwner(t *testing.T) {
+	for how, lose := range map[string]func(l *hall, boss, evil *registrytest.App){
+		"revoked": func(l *hall, boss, evil *registrytest.App) {
+			if _, err := baserpc.NewAppsServiceClient(l.client(boss)).RevokeApp(t.Context(),
+				&basev1.RevokeAppRequest{Id: evil.ID()}); err != nil {
+				t.Error(err)
+			}
+		},
+		"lowered": func(l *hall, _, evil *registrytest.App) {
+			l.house.SetRoles(registrytest.Told(map[*registrytest.App]basev1.Role{evil: viewer}).GetAppRoles())
+		},
+		"still an owner": func(*hall, *registrytest.App, *registrytest.App) {},
+	} {
+		h := registrytest.New(t, nil)
+		window := heldWindow{h.Authority, make(chan struct{}), make(chan struct{})}
+		l := serve(t, h, func(c *Config) { c.Window = window })
+		boss, evil := h.Active("boss", owner), h.Active("evil", owner)
+		client := baserpc.NewPairingServiceClient(l.client(evil))
+		ended := make(chan error, 1)
+		go func() {
+			_, err := client.OpenWindow(t.Context(), &basev1.OpenWindowRequest{})
+			ended <- err
+		}()
+		<-window.underWay
+		lose(l, boss, evil)
+		close(window.goOn)
+		err := <-ended
+		l.Stop() // the call itself has ended
+		snapshot, _ := h.Authority.Watch(t.Context(), 0)
+		if stays := how == "still an owner"; (err == nil) != stays || snapshot.GetWindowOpen() != stays {
+			t.Errorf("%s: the window is open: %v; the App is told %v", how, snapshot.GetWindowOpen(), err)
+		}
+	}
+}

@@ -30,7 +30,12 @@ func (s pairingService) OpenWindow(ctx context.Context, request *basev1.OpenWind
 		s.audit.Info("the pairing window was opened by an order", "by", sessionOf(ctx).ID())
 		return &basev1.OpenWindowResponse{Window: events.WindowOf(snapshot)}, nil
 	}
-	window, err := s.window(ctx, s.Window.OpenWindow)
+	window, err := s.window(ctx, func(ctx context.Context) error {
+		if err := s.Window.OpenWindow(ctx); err != nil {
+			return err
+		}
+		return s.Registry.Opened(ctx, sessionOf(ctx))
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -436,18 +436,35 @@ func (r *Registry) Revoke(ctx context.Context, id string, by *Session) error {
 	r.mu.Unlock()
 	if !retire {
 		// The Middleware cannot remove an owner's signing key. But windows that this owner may
-		// have opened must not outlast it. The owner stays revoked if that fails: a helper that has
-		// died has lost its window, and one that does not answer closes it after 180 s. It lets
-		// nobody in without an act at the Base.
-		if err := r.authority.CloseWindowOf(ctx, p.signingKey); err != nil {
-			r.config.Logger.Warn("close the pairing window that a revoked owner may have opened", "app", p.id(), "error", err)
-		}
+		// have opened must not outlast it.
+		r.closeWindowOf(ctx, p)
 		return nil
 	}
 	if err := r.authority.Retire(ctx, p.signingKey); err != nil && !errors.Is(err, pairing.ErrUnknownKey) {
 		r.config.Logger.Warn("retire the signing key of a revoked App", "app", p.id(), "error", err)
 	}
 	return nil
+}
+
+// Opened is called after an owner's App has opened a window without a signature. If the App has
+// lost the right to it meanwhile, the close that goes with that may have overtaken the window; so
+// the window is closed here, and the error says which right is gone.
+func (r *Registry) Opened(ctx context.Context, by *Session) error {
+	lost := r.Authorise(by, basev1.Role_ROLE_OWNER)
+	if lost == nil {
+		return nil
+	}
+	r.closeWindowOf(ctx, by.app)
+	return lost
+}
+
+// closeWindowOf closes the windows that an owner may have opened who has lost the right to it. The
+// owner stays without rights if that fails: a helper that has died has lost its window, and one
+// that does not answer closes it after 180 s. It lets nobody in without an act at the Base.
+func (r *Registry) closeWindowOf(ctx context.Context, p *record) {
+	if err := r.authority.CloseWindowOf(ctx, p.signingKey); err != nil {
+		r.config.Logger.Warn("close the pairing window that a former owner may have opened", "app", p.id(), "error", err)
+	}
 }
 
 func (r *Registry) revokeLocked(p *record, by *Session) error {

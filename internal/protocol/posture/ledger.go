@@ -297,6 +297,10 @@ func (l *Ledger) Challenge(now time.Duration) ([]byte, Output, error) {
 	return slices.Clone(c.value[:]), out, nil
 }
 
+// VoidChallenges makes every document and order worthless that was signed and has not arrived. An
+// owner whose order was honest signs it again, with a new challenge.
+func (l *Ledger) VoidChallenges() { l.challenges = nil }
+
 // checkChallenge: it is one of those given out, and not too old. Once what it was
 // used for is applied or settled all of them are void, so each is used once and
 // only for what follows the revision that it was given out for.
