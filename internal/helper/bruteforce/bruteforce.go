@@ -31,8 +31,8 @@ var Jails = []string{JailSSH, JailHandshake}
 
 // Actions are what a jail does with an address. The entry's also bans whole /64s. sshd logs
 // complete addresses, so a neighbour with the first address of the owner's /64 could have the
-// owner banned. Nor does it log which addresses are beyond the link. docs/limits.md has the limits
-// for a stranger with a whole /64.
+// owner banned. docs/limits.md says what limits a stranger with a whole /64, and why fail2ban and
+// sshd cannot ban it.
 var Actions = map[string]string{JailSSH: "bitbox-base", JailHandshake: "bitbox-base-entry"}
 
 // Config is the input of Render.
