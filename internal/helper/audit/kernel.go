@@ -17,17 +17,18 @@ const sysctlFile = "/etc/sysctl.d/60-bitbox-base.conf"
 // that this kernel does not have (when IPv6 is switched off) protects nothing. The kernel shows
 // some settings (net.core.bpf_jit_harden) only to a fully privileged process, which the system
 // helper is not; the image's own test checks those. In a container the kernel is the host's; only
-// the network's settings are the container's own.
+// the network's settings are the container's own, and those that cannot be seen are told too.
 func checkKernel(_ context.Context, system System, _ Expectation) ([]difference, error) {
 	container, err := inContainer(system)
 	if err != nil {
 		return nil, err
 	}
 	own, hosts := difference{id: idKernel}, difference{id: idKernelHost}
-	known := 0
+	known, unseen := 0, []string(nil)
 	for _, setting := range sysctls(packaging.Sysctl) {
 		content, err := system.ReadFile("/proc/sys/" + strings.ReplaceAll(setting.name, ".", "/"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			unseen = append(unseen, setting.name)
 			continue
 		}
 		if err != nil {
@@ -45,6 +46,9 @@ func checkKernel(_ context.Context, system System, _ Expectation) ([]difference,
 	}
 	if known == 0 {
 		return nil, errors.New("read the kernel's settings: there are none in /proc/sys; is it mounted?")
+	}
+	if container && unseen != nil {
+		hosts.found = append(hosts.found, "not there, or not shown: "+strings.Join(unseen, ", "))
 	}
 	return slices.DeleteFunc([]difference{own, hosts}, func(d difference) bool { return d.found == nil }), nil
 }

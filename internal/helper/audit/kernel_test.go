@@ -12,6 +12,11 @@ func TestLoosenedKernelSettingsAreFound(t *testing.T) {
 		"of the host": {func(_ *testing.T, f *fake) {
 			f.stat[containerFile], f.files["/proc/sys/kernel/sysrq"] = File{}, "176\n"
 		}, []string{idKernelHost}},
+		"of the host, and hidden": {func(_ *testing.T, f *fake) {
+			f.stat[containerFile] = File{}
+			delete(f.files, "/proc/sys/net/core/bpf_jit_harden")
+		}, []string{idKernelHost}},
+		"hidden": {func(_ *testing.T, f *fake) { delete(f.files, "/proc/sys/net/core/bpf_jit_harden") }, []string{}},
 		"of a container": {func(_ *testing.T, f *fake) {
 			f.stat[containerFile], f.files["/proc/sys/net/ipv4/ip_forward"] = File{}, "1\n"
 		}, []string{idKernel}},
