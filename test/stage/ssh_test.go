@@ -267,6 +267,61 @@ func TestWrongKeysBanTheirSenderAndNobodyElse(t *testing.T) {
 	}
 }
 
+// The attack: somebody who may log in writes lines to the log, as sshd does about wrong keys, and
+// has the owner's computer banned. Sessions run in the unit of sshd.
+func TestAUserOfSSHHasNobodyBanned(t *testing.T) {
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{})
+	user, key := newKey(t)
+	lease(t, s, 2, withSSH(stage.Factory(), key))
+	ready(t, s)
+	a := s.Attacker(1)
+	to := netip.AddrPortFrom(s.V4, sshaccess.Port)
+	client, err := login(a, to, sshaccess.User, ssh.PublicKeys(user))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	tries := int(posture.Factory().Bans.MaxTries)
+	forge := func(victim string) {
+		t.Helper()
+		session, err := client.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Close()
+		line := fmt.Sprintf("logger -t 'sshd[%%d]' 'Connection closed by authenticating user base %s port 40052 [preauth]'\n", victim)
+		var commands strings.Builder
+		for n := range 2 * tries {
+			fmt.Fprintf(&commands, line, 4000+n)
+		}
+		if out, err := session.CombinedOutput(commands.String()); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	forge("10.99.0.1")
+	// A ban that comes later tells that the forged lines were read.
+	stranger, _ := newKey(t)
+	for range tries {
+		if _, err := login(s.Attacker(2), to, sshaccess.User, ssh.PublicKeys(stranger)); err == nil {
+			t.Fatal("a wrong key logs in")
+		}
+	}
+	waitBanned(t, s, bruteforce.JailSSH, s.Attacker(2).V4)
+	if banned(t, s, bruteforce.JailSSH, netip.MustParseAddr("10.99.0.1")) {
+		t.Error("a user of SSH has somebody else banned")
+	}
+	// If fail2ban reads all lines of the unit, the attack works.
+	s.MustExec("fail2ban-client", "set", bruteforce.JailSSH, "addjournalmatch", "_SYSTEMD_UNIT="+generation.SSHUnit)
+	s.Until("the forged lines count", func() error {
+		forge("10.99.0.2")
+		if !banned(t, s, bruteforce.JailSSH, netip.MustParseAddr("10.99.0.2")) {
+			return errors.New("they do not; this attack proves nothing")
+		}
+		return nil
+	})
+}
+
 // Some flaws of a server are used by trying until it crashes in the right way. sshd refuses
 // an address that has crashed it, and no other.
 func TestAnAddressThatCrashesSSHDCannotTryAgain(t *testing.T) {

@@ -24,17 +24,13 @@ type setting struct {
 func jailSettings(c bruteforce.Config) []setting {
 	var list []setting
 	for _, jail := range bruteforce.Jails {
-		unit := c.MiddlewareUnit
-		if jail == bruteforce.JailSSH {
-			unit = c.SSHUnit
-		}
 		list = append(list,
 			setting{jail, "maxretry", []string{strconv.Itoa(int(c.MaxTries))}},
 			setting{jail, "findtime", []string{strconv.Itoa(int(c.Window / time.Second))}},
 			setting{jail, "bantime", []string{strconv.Itoa(int(c.BanTime / time.Second))}},
 			setting{jail, "ignoreip", neverBanned},
 			setting{jail, "ignoreregex", nil},
-			setting{jail, "journalmatch", []string{"_SYSTEMD_UNIT=" + unit}},
+			setting{jail, "journalmatch", []string{c.JournalMatch(jail)}},
 			setting{jail, "actions", []string{bruteforce.Actions[jail]}},
 			// fail2ban expands a pattern in its own way; only its presence is checked.
 			setting{jail, "failregex", nil},

@@ -46,10 +46,18 @@ type Config struct {
 	MaxTries uint32
 	Window   time.Duration // whole seconds
 	BanTime  time.Duration // whole seconds
-	// SSHUnit and MiddlewareUnit are the units whose logs are read. The journal vouches for the
-	// unit of a line; no other process can write a line for it.
+	// SSHUnit and MiddlewareUnit are the units whose logs are read.
 	SSHUnit        string
 	MiddlewareUnit string
+}
+
+// JournalMatch says which lines of the journal a jail reads. The journal vouches for the unit of a
+// line and for its user. Sessions run in the unit of sshd, and may log; sshd judges logins as root.
+func (c Config) JournalMatch(jail string) string {
+	if jail == JailSSH {
+		return "_SYSTEMD_UNIT=" + c.SSHUnit + " _UID=0"
+	}
+	return "_SYSTEMD_UNIT=" + c.MiddlewareUnit
 }
 
 // maxBan is how long fail2ban remembers bans: longer than the longest ban of a posture.
@@ -112,15 +120,16 @@ action = bitbox-base[name=%%(__name__)s, port="%%(port)s"]
 enabled = true
 filter = bitbox-base-sshd
 port = %[5]d
-journalmatch = _SYSTEMD_UNIT=%[6]s
+journalmatch = %[6]s
 
 [%[7]s]
 enabled = true
 filter = %[7]s
 port = %[8]s
-journalmatch = _SYSTEMD_UNIT=%[9]s
+journalmatch = %[9]s
 action = bitbox-base-entry[name=%%(__name__)s, port="%%(port)s"]
-`, c.MaxTries, seconds(c.Window), seconds(c.BanTime), JailSSH, c.SSH, c.SSHUnit, JailHandshake, strings.Join(ports, ","), c.MiddlewareUnit)
+`, c.MaxTries, seconds(c.Window), seconds(c.BanTime), JailSSH, c.SSH, c.JournalMatch(JailSSH),
+		JailHandshake, strings.Join(ports, ","), c.JournalMatch(JailHandshake))
 
 	files["filter.d/bitbox-base-sshd.conf"] = rendered + `
 [INCLUDES]
