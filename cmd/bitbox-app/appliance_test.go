@@ -276,6 +276,12 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 			Event: &basev1.Event_BaseStarted{BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: "1.3.0", Booted: true, CutOff: true}}},
 		"Events of the machine that are missing here: 7.": {Event: &basev1.Event_EventsMissed{
 			EventsMissed: &basev1.EventsMissedEvent{Count: proto.Uint64(7)}}},
+		"Events of the machine may be missing: the Base's system helper had stopped without warning.": {Event: &basev1.Event_EventsMissed{
+			EventsMissed: &basev1.EventsMissedEvent{}}},
+		"Events of the node that are missing here: 7.": {Event: &basev1.Event_NodeEventsMissed{
+			NodeEventsMissed: &basev1.NodeEventsMissedEvent{Count: proto.Uint64(7)}}},
+		"Events of the node may be missing: the Base did not hear its node process for a while.": {Event: &basev1.Event_NodeEventsMissed{
+			NodeEventsMissed: &basev1.NodeEventsMissedEvent{}}},
 		"The audit has findings: Open (port), Odd (key).": {Event: &basev1.Event_DriftFound{
 			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},
 		"Banned: 192.0.2.7 (sshd).": {Event: &basev1.Event_BansChanged{

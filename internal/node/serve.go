@@ -15,6 +15,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
 
@@ -54,9 +55,17 @@ type Server struct {
 }
 
 // Serve answers until ctx ends. It looks at the user, the verb and the user's budget, in this
-// order, before it parses anything.
+// order, before it parses anything. At the end followers of the Watcher get what waits for them.
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	budgets := newBudgets()
+	serving, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
+	defer context.AfterFunc(ctx, func() {
+		if s.Watcher != nil {
+			s.Watcher.end()
+		}
+		hangUp()
+	})()
 	server := ipc.Server{
 		Authorize: func(peer ipc.Peer) error {
 			if !slices.Contains(s.Users, peer.UID) {
@@ -92,7 +101,7 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 				}
 				return reply(found)
 			}
-			return v.answer(ctx, s.Watcher, reply)
+			return v.answer(ctx, s.Watcher, content, reply)
 		},
 		Refused: func(peer ipc.Peer, err error) {
 			if !errors.Is(err, context.Canceled) {
@@ -100,7 +109,7 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 			}
 		},
 	}
-	return server.Serve(ctx, listener)
+	return server.Serve(serving, listener)
 }
 
 // budgets has what is left for each user.
@@ -126,43 +135,44 @@ func (b *budgets) of(uid uint32) *rate.Limiter {
 // verb is what can be asked.
 type verb struct {
 	// answer answers from what the Watcher knows, by one reply or several.
-	answer func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error
-	// find asks the Finder in its place; the content of the request has at most size bytes.
+	answer func(ctx context.Context, w *Watcher, content []byte, send func(*nodev1.NodeReply) error) error
+	// find asks the Finder in its place.
 	find func(ctx context.Context, f Finder, content []byte) (*nodev1.NodeReply, error)
-	size int
+	size int // of the content, in bytes, at most
 	cost int // 0: 1
 }
 
 // verbs is the one table of them.
 var verbs = map[nodev1.Verb]verb{
-	nodev1.Verb_VERB_GET_NODE: {answer: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	nodev1.Verb_VERB_GET_NODE: {answer: func(_ context.Context, w *Watcher, _ []byte, send func(*nodev1.NodeReply) error) error {
 		return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Node{Node: w.Node()}})
 	}},
-	nodev1.Verb_VERB_LIST_PEERS: {answer: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	nodev1.Verb_VERB_LIST_PEERS: {answer: func(_ context.Context, w *Watcher, _ []byte, send func(*nodev1.NodeReply) error) error {
 		return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Peers{Peers: &basev1.ListPeersResponse{Peers: w.Peers()}}})
 	}},
-	nodev1.Verb_VERB_LIST_BLOCKS: {answer: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	nodev1.Verb_VERB_LIST_BLOCKS: {answer: func(_ context.Context, w *Watcher, _ []byte, send func(*nodev1.NodeReply) error) error {
 		return send(blocksReply(w.Blocks()))
 	}},
-	nodev1.Verb_VERB_GET_FEES: {answer: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	nodev1.Verb_VERB_GET_FEES: {answer: func(_ context.Context, w *Watcher, _ []byte, send func(*nodev1.NodeReply) error) error {
 		return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Fees{Fees: w.Fees()}})
 	}},
-	nodev1.Verb_VERB_WATCH_BLOCKS: {answer: func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
-		return follow(ctx, w, func(known []*basev1.Block) error { return send(blocksReply(known)) }, func(n News) error {
+	nodev1.Verb_VERB_WATCH_BLOCKS: {answer: func(ctx context.Context, w *Watcher, _ []byte, send func(*nodev1.NodeReply) error) error {
+		f, known, err := w.Follow()
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := send(blocksReply(known)); err != nil {
+			return err
+		}
+		return follow(ctx, f, func(n News) error {
 			if n.Block == nil {
 				return nil
 			}
 			return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Block{Block: n.Block}})
 		})
 	}},
-	nodev1.Verb_VERB_WATCH_EVENTS: {answer: func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
-		return follow(ctx, w, func([]*basev1.Block) error { return nil }, func(n News) error {
-			if n.Event == nil {
-				return nil
-			}
-			return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Event{Event: n.Event}})
-		})
-	}},
+	nodev1.Verb_VERB_WATCH_EVENTS:    {size: maxContent, answer: watchEvents},
 	nodev1.Verb_VERB_GET_TRANSACTION: {size: maxContent, cost: findCost, find: findTransaction},
 	nodev1.Verb_VERB_LIST_HEADERS:    {size: maxContent, cost: headersCost, find: listHeaders},
 }
@@ -204,22 +214,58 @@ func blocksReply(blocks []*basev1.Block) *nodev1.NodeReply {
 	return &nodev1.NodeReply{Result: &nodev1.NodeReply_Blocks{Blocks: &basev1.ListBlocksResponse{Blocks: blocks}}}
 }
 
-// follow hands on the blocks that are known, then each news, until ctx ends.
-func follow(ctx context.Context, w *Watcher, first func([]*basev1.Block) error, each func(News) error) error {
-	f, known, err := w.Follow()
+// watchEvents answers with what is kept after an event, then with each event. If bitbox-node ends, it
+// says so last.
+func watchEvents(ctx context.Context, w *Watcher, content []byte, send func(*nodev1.NodeReply) error) error {
+	asked := &nodev1.WatchEvents{}
+	if err := proto.Unmarshal(content, asked); err != nil {
+		return err
+	}
+	f, past, err := w.FollowEvents(backlog.Place{Run: asked.GetRun(), Number: asked.GetAfter()})
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := first(known); err != nil {
+	at := past.Begin
+	tell := func(e *nodev1.NodeEvent) error {
+		e.Run, e.Number = at.Run, at.Number
+		return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Happened{Happened: e}})
+	}
+	next := func(event *basev1.Event) error {
+		at.Number++
+		return tell(&nodev1.NodeEvent{Event: event})
+	}
+	if err := tell(&nodev1.NodeEvent{Missed: past.Missed}); err != nil {
 		return err
 	}
+	for _, event := range past.Events {
+		if err := next(event); err != nil {
+			return err
+		}
+	}
+	err = follow(ctx, f, func(n News) error {
+		if n.Event == nil {
+			return nil
+		}
+		return next(n.Event)
+	})
+	if errors.Is(err, errEnded) {
+		return tell(&nodev1.NodeEvent{Ended: true})
+	}
+	return err
+}
+
+// follow hands on each news, until ctx ends. errEnded: there are no more.
+func follow(ctx context.Context, f *Follower, each func(News) error) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case news, open := <-f.News:
-			if !open {
+			switch {
+			case !open && f.ended:
+				return errEnded
+			case !open:
 				return errors.New("it reads too slowly")
 			}
 			if err := each(news); err != nil {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 )
 
 const (
@@ -28,6 +29,8 @@ const (
 	logAgain = 10 * time.Minute
 	// noRoom is when a disk counts as full, in bytes: Bitcoin Core stops below that.
 	noRoom = 50 << 20
+	// endTime is how long bitbox-node waits at its end for followers to read what waits for them.
+	endTime = time.Second
 )
 
 // Config is what a Watcher is made of.
@@ -68,13 +71,19 @@ type Watcher struct {
 	fees      *basev1.GetFeesResponse
 	blocks    []*basev1.Block
 	followers map[*Follower]struct{}
+	events    *backlog.Log
+	open      int           // followers that are not closed
+	ended     bool          // there is no more news
+	drained   chan struct{} // closed when it has ended and no follower is open
 }
 
 // Follower gets what is new. Close must follow.
 type Follower struct {
 	watcher *Watcher
-	// News is closed when the follower fell behind.
-	News chan News
+	// News is closed when the follower fell behind, and at the end of bitbox-node.
+	News   chan News
+	ended  bool // News was closed because bitbox-node ends
+	closed bool
 }
 
 // News is a new block or an event; the other is nil.
@@ -96,7 +105,7 @@ func NewWatcher(config Config) *Watcher {
 		config.Since = func() time.Duration { return time.Since(begun) }
 	}
 	w := &Watcher{config: config, sync: newSyncTrend(), disk: newDiskTrend(), followers: map[*Follower]struct{}{},
-		fees: &basev1.GetFeesResponse{}}
+		fees: &basev1.GetFeesResponse{}, events: backlog.New(config.Now), drained: make(chan struct{})}
 	w.node = &basev1.Node{State: basev1.Node_STATE_STARTING, Reason: "the Base has not asked the node yet"}
 	if config.Node == nil {
 		w.node = proto.CloneOf(config.Without)
@@ -237,14 +246,18 @@ func (w *Watcher) estimate(now time.Duration, n *basev1.Node, changed change) {
 	}
 }
 
-// tellLocked tells followers. One that is too slow is ended, so that no stream has a gap.
+// tellLocked tells followers, and keeps events for one who comes back. A follower that is too slow is
+// ended, so that no stream has a gap.
 func (w *Watcher) tellLocked(blocks []*basev1.Block, events []*basev1.Event) {
+	if w.ended {
+		return // followers were told that no more comes
+	}
 	var news []News
 	for _, b := range blocks {
 		news = append(news, News{Block: b})
 	}
 	for _, e := range events {
-		news = append(news, News{Event: e})
+		news = append(news, News{Event: w.events.Add(e)})
 	}
 	for f := range w.followers {
 		if len(news) > cap(f.News)-len(f.News) {
@@ -295,24 +308,81 @@ func (w *Watcher) Blocks() []*basev1.Block {
 // errTooMany: there are maxFollowers.
 var errTooMany = errors.New("too many follow the node already")
 
+// errEnded: bitbox-node ends.
+var errEnded = errors.New("bitbox-node ends")
+
 // Follow has what is new from now on put into a Follower. The blocks are those that were known
 // at that moment.
 func (w *Watcher) Follow() (*Follower, []*basev1.Block, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.followers) >= maxFollowers {
-		return nil, nil, errTooMany
+	f, err := w.followLocked()
+	return f, w.blocks, err
+}
+
+// FollowEvents is Follow for somebody who has read the events up to a place. It returns the events from
+// there up to that moment, as far as they are kept.
+func (w *Watcher) FollowEvents(after backlog.Place) (*Follower, backlog.Past, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f, err := w.followLocked()
+	return f, w.events.After(after), err
+}
+
+func (w *Watcher) followLocked() (*Follower, error) {
+	switch {
+	case w.ended:
+		return nil, errEnded
+	case len(w.followers) >= maxFollowers:
+		return nil, errTooMany
 	}
 	f := &Follower{watcher: w, News: make(chan News, followerQueue)}
 	w.followers[f] = struct{}{}
-	return f, w.blocks, nil
+	w.open++
+	return f, nil
 }
 
 // Close ends it.
 func (f *Follower) Close() {
-	f.watcher.mu.Lock()
-	defer f.watcher.mu.Unlock()
-	f.watcher.endLocked(f)
+	w := f.watcher
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.endLocked(f)
+	if f.closed {
+		return
+	}
+	f.closed = true
+	w.open--
+	w.drainLocked()
+}
+
+// end tells followers that no more news comes, and waits until they have read what there was, within a
+// bound.
+func (w *Watcher) end() {
+	w.mu.Lock()
+	if w.ended {
+		w.mu.Unlock()
+		return
+	}
+	w.ended = true
+	for f := range w.followers {
+		f.ended = true
+		w.endLocked(f)
+	}
+	w.drainLocked()
+	w.mu.Unlock()
+	bound := time.NewTimer(endTime)
+	defer bound.Stop()
+	select {
+	case <-w.drained:
+	case <-bound.C:
+	}
+}
+
+func (w *Watcher) drainLocked() {
+	if w.ended && w.open == 0 {
+		close(w.drained)
+	}
 }
 
 // room adds how large the disk is, and how much of it is available.

@@ -21,6 +21,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
@@ -174,14 +175,25 @@ func (c *Client) WatchBlocks(ctx context.Context, most uint32, receive func(*bas
 	})
 }
 
-// WatchEvents hands each event about the node to receive, until ctx ends. Other kinds of events
-// are not bitbox-node's to make, and are left out.
-func (c *Client) WatchEvents(ctx context.Context, receive func(*basev1.Event)) error {
-	return c.stream(ctx, nodev1.Verb_VERB_WATCH_EVENTS, nil, func(reply *nodev1.NodeReply) error {
-		if event := reply.GetEvent(); isOurs(event) {
-			receive(&basev1.Event{Event: event.GetEvent()})
+// WatchEvents hands what bitbox-node keeps after a place to receive, then each event, until ctx ends or
+// receive returns an error, which is returned. Of an event only what is about the node is taken. Other
+// kinds of events are not bitbox-node's to make: of them the number alone is passed on.
+func (c *Client) WatchEvents(ctx context.Context, after backlog.Place, receive func(*nodev1.NodeEvent) error) error {
+	content, err := proto.Marshal(&nodev1.WatchEvents{Run: after.Run, After: after.Number})
+	if err != nil {
+		return err
+	}
+	return c.stream(ctx, nodev1.Verb_VERB_WATCH_EVENTS, content, func(reply *nodev1.NodeReply) error {
+		happened := reply.GetHappened()
+		if happened == nil {
+			return errOther
 		}
-		return nil
+		if event := happened.GetEvent(); isOurs(event) {
+			happened.Event = &basev1.Event{Event: event.GetEvent()}
+		} else {
+			happened.Event = nil
+		}
+		return receive(happened)
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
@@ -167,23 +168,39 @@ func TestATakenOverNodeProcessSaysNothingButWhatANodeSays(t *testing.T) {
 
 // The attack: a bitbox-node that was taken over tells events that only the Base may make.
 func TestATakenOverNodeProcessCannotMakeEventsOfTheBase(t *testing.T) {
+	number := uint64(0)
 	event := func(e *basev1.Event) []byte {
-		return marshal(t, &nodev1.NodeReply{Result: &nodev1.NodeReply_Event{Event: e}})
+		number++
+		return marshal(t, &nodev1.NodeReply{Result: &nodev1.NodeReply_Happened{Happened: &nodev1.NodeEvent{Event: e, Run: 1, Number: number}}})
 	}
 	client := takenOver(t,
 		event(&basev1.Event{Event: &basev1.Event_AppPaired{AppPaired: &basev1.AppPairedEvent{App: &basev1.App{Name: "evil"}}}}),
 		event(&basev1.Event{Event: &basev1.Event_Subscribed{Subscribed: &basev1.SubscribedEvent{LastSequence: 1 << 60}}}),
+		event(&basev1.Event{Event: &basev1.Event_NodeEventsMissed{NodeEventsMissed: &basev1.NodeEventsMissedEvent{}}}),
 		event(&basev1.Event{}),
 		event(&basev1.Event{Sequence: 7, Past: true, Time: &timestamppb.Timestamp{Seconds: 1}, LeftOut: proto.Uint32(9),
 			Event: &basev1.Event_NodeStopped{NodeStopped: &basev1.NodeStoppedEvent{Reason: "\x1b[2J"}}}),
 	)
-	var events []*basev1.Event
-	if err := client.WatchEvents(t.Context(), func(e *basev1.Event) { events = append(events, e) }); err != nil {
+	var events []*nodev1.NodeEvent
+	if err := client.WatchEvents(t.Context(), backlog.Place{}, func(e *nodev1.NodeEvent) error {
+		events = append(events, e)
+		return nil
+	}); err != nil {
 		t.Error(err)
 	}
 	want := &basev1.Event{Event: &basev1.Event_NodeStopped{NodeStopped: &basev1.NodeStoppedEvent{Reason: "?[2J"}}}
-	if len(events) != 1 || !proto.Equal(events[0], want) {
-		t.Errorf("%v came through", events)
+	for i, e := range events {
+		if last := i == len(events)-1; e.GetNumber() != uint64(i+1) || last != proto.Equal(e.GetEvent(), want) || last == (e.Event == nil) {
+			t.Errorf("in place %d %v came through", i, e)
+		}
+	}
+	if len(events) != 5 {
+		t.Errorf("%d messages came", len(events))
+	}
+	// Another answer than events.
+	if err := takenOver(t, marshal(t, &nodev1.NodeReply{Result: &nodev1.NodeReply_Fees{}})).WatchEvents(t.Context(), backlog.Place{},
+		func(*nodev1.NodeEvent) error { return nil }); err == nil {
+		t.Error("an answer about something else was taken")
 	}
 }
 
@@ -297,7 +314,8 @@ func FuzzReply(f *testing.F) {
 		{Result: &nodev1.NodeReply_Node{Node: &basev1.Node{
 			State: basev1.Node_STATE_BEHIND, Reason: "\x1b", Headers: &height, Warnings: []string{"\n"}}}},
 		{Result: &nodev1.NodeReply_Peers{Peers: &basev1.ListPeersResponse{Peers: []*basev1.Peer{{Address: "\u202e"}}}}},
-		{Result: &nodev1.NodeReply_Event{Event: &basev1.Event{Event: &basev1.Event_NodeLonely{NodeLonely: &basev1.NodeLonelyEvent{}}}}},
+		{Result: &nodev1.NodeReply_Happened{Happened: &nodev1.NodeEvent{Run: 1, Number: 1, Event: &basev1.Event{
+			Event: &basev1.Event_NodeLonely{NodeLonely: &basev1.NodeLonelyEvent{}}}}}},
 	} {
 		f.Add(marshal(f, reply))
 	}

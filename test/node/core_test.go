@@ -17,6 +17,8 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/jsonrpc"
@@ -179,7 +181,12 @@ func TestABaseFollowsANodeWithCoresInterfaceThroughItsFaults(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		defer close(watching)
-		_ = client.WatchEvents(ctx, func(e *basev1.Event) { events <- e })
+		_ = client.WatchEvents(ctx, backlog.Place{}, func(e *nodev1.NodeEvent) error {
+			if e.GetEvent() != nil {
+				events <- e.GetEvent()
+			}
+			return nil
+		})
 	}()
 	defer func() {
 		cancel()
@@ -370,12 +377,13 @@ func TestAClockThatJumpsHoldsNobodyUpForLong(t *testing.T) {
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		_ = client.WatchEvents(ctx, func(e *basev1.Event) {
+		_ = client.WatchEvents(ctx, backlog.Place{}, func(happened *nodev1.NodeEvent) error {
 			// In a year its version has no more fixes; and the node leaves a peer that it has not heard of
 			// for a year.
-			if e.GetNodeUnmaintained() == nil && e.GetNodeLonely() == nil {
+			if e := happened.GetEvent(); e != nil && e.GetNodeUnmaintained() == nil && e.GetNodeLonely() == nil {
 				t.Errorf("this was told: %v", e)
 			}
+			return nil
 		})
 	}()
 	defer func() {

@@ -40,6 +40,7 @@ var groups = []group{
 	{folder: "internal/timespan"},
 	{folder: "internal/version"},
 	{folder: "internal/ipc"},
+	{folder: "internal/backlog", may: []string{"api"}},
 	// Releases of Bitcoin Core. gpgv reads their signatures.
 	{folder: "internal/bitcoincore", may: []string{"internal/rootfile"}},
 	{folder: "internal/bitcoincore/verify", may: []string{
@@ -52,8 +53,8 @@ var groups = []group{
 	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
 	// Root. No package here opens a port or parses what a stranger sends.
 	{folder: "internal/helper", may: []string{
-		"api", "internal/atomicfile", "internal/bitcoincore", "internal/bootdisk", "internal/bounded", "internal/failpoint", "internal/harmless",
-		"internal/helperclient", "internal/ipc",
+		"api", "internal/atomicfile", "internal/backlog", "internal/bitcoincore", "internal/bootdisk", "internal/bounded",
+		"internal/failpoint", "internal/harmless", "internal/helperclient", "internal/ipc",
 		"internal/node/settings", // which node the Base runs: a table, and files of root's
 		"internal/protocol", "internal/reason", "internal/rootfile", "internal/secret", "internal/state", "internal/timespan",
 		"internal/version", "packaging",
@@ -63,21 +64,21 @@ var groups = []group{
 	// The one way to the helper.
 	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol", "internal/reason"}},
 	// The Bitcoin node, a guest. It speaks HTTP to a program that strangers speak to.
-	{folder: "internal/node", may: []string{"api", "internal/bitcoincore", "internal/harmless", "internal/ipc", "internal/rootfile",
-		"internal/timespan"},
+	{folder: "internal/node", may: []string{"api", "internal/backlog", "internal/bitcoincore", "internal/harmless", "internal/ipc",
+		"internal/rootfile", "internal/timespan"},
 		risky: []string{"net/http", "crypto/tls"}},
 	// Answers wallets, who are strangers, from what the node says.
 	{folder: "internal/electrum", may: []string{"api", "internal/failpoint", "internal/node", "internal/version"},
 		risky: []string{"net/http"}},
-	{folder: "internal/nodeclient", may: []string{"api", "internal/harmless", "internal/ipc"}},
+	{folder: "internal/nodeclient", may: []string{"api", "internal/backlog", "internal/harmless", "internal/ipc"}},
 	{folder: "cmd/bitbox-node", may: []string{
 		"api", "internal/commandline", "internal/electrum", "internal/harmless", "internal/ipc", "internal/node",
 		"internal/nodeclient", "internal/timespan", "internal/version",
 	}, risky: []string{"os/exec"}},
 	// Faces the network, without privilege.
 	{folder: "internal/middleware", may: []string{
-		"api", "internal/boottime", "internal/failpoint", "internal/helperclient", "internal/nodeclient", "internal/protocol",
-		"internal/reason", "internal/state", "internal/version",
+		"api", "internal/backlog", "internal/boottime", "internal/failpoint", "internal/helperclient", "internal/nodeclient",
+		"internal/protocol", "internal/reason", "internal/state", "internal/version",
 	}},
 	// A whole Base in one process, for a developer.
 	{folder: "internal/devbase", may: []string{

@@ -132,6 +132,7 @@ type Event struct {
 	//	*Event_ChainReorganised
 	//	*Event_NodeDiskFilling
 	//	*Event_NodeUnmaintained
+	//	*Event_NodeEventsMissed
 	//	*Event_DiskTrouble
 	//	*Event_EventsMissed
 	Event isEvent_Event `protobuf_oneof:"event"`
@@ -445,6 +446,15 @@ func (x *Event) GetNodeUnmaintained() *NodeUnmaintainedEvent {
 	return nil
 }
 
+func (x *Event) GetNodeEventsMissed() *NodeEventsMissedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_NodeEventsMissed); ok {
+			return x.NodeEventsMissed
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetDiskTrouble() *DiskTroubleEvent {
 	if x != nil {
 		if x, ok := x.Event.(*Event_DiskTrouble); ok {
@@ -590,6 +600,10 @@ type Event_NodeUnmaintained struct {
 	NodeUnmaintained *NodeUnmaintainedEvent `protobuf:"bytes,46,opt,name=node_unmaintained,json=nodeUnmaintained,proto3,oneof"`
 }
 
+type Event_NodeEventsMissed struct {
+	NodeEventsMissed *NodeEventsMissedEvent `protobuf:"bytes,47,opt,name=node_events_missed,json=nodeEventsMissed,proto3,oneof"`
+}
+
 type Event_DiskTrouble struct {
 	DiskTrouble *DiskTroubleEvent `protobuf:"bytes,60,opt,name=disk_trouble,json=diskTrouble,proto3,oneof"`
 }
@@ -651,6 +665,8 @@ func (*Event_ChainReorganised) isEvent_Event() {}
 func (*Event_NodeDiskFilling) isEvent_Event() {}
 
 func (*Event_NodeUnmaintained) isEvent_Event() {}
+
+func (*Event_NodeEventsMissed) isEvent_Event() {}
 
 func (*Event_DiskTrouble) isEvent_Event() {}
 
@@ -1197,7 +1213,7 @@ func (x *BaseStartedEvent) GetCutOff() bool {
 // Events of the system helper never reached the Middleware.
 type EventsMissedEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many; absent: the helper was started again, so nobody knows. There may be none.
+	// How many; absent: the helper had ended without warning, so nobody knows. There may be none.
 	Count         *uint64 `protobuf:"varint,1,opt,name=count,proto3,oneof" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1240,6 +1256,53 @@ func (x *EventsMissedEvent) GetCount() uint64 {
 	return 0
 }
 
+// Events about the Bitcoin node never reached the Middleware.
+type NodeEventsMissedEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many, at most 1,000,000; absent: nobody knows, since bitbox-node was started again. There may
+	// be none.
+	Count         *uint64 `protobuf:"varint,1,opt,name=count,proto3,oneof" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeEventsMissedEvent) Reset() {
+	*x = NodeEventsMissedEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeEventsMissedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeEventsMissedEvent) ProtoMessage() {}
+
+func (x *NodeEventsMissedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeEventsMissedEvent.ProtoReflect.Descriptor instead.
+func (*NodeEventsMissedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *NodeEventsMissedEvent) GetCount() uint64 {
+	if x != nil && x.Count != nil {
+		return *x.Count
+	}
+	return 0
+}
+
 // The machine restarts or is switched off, because somebody asked for it.
 type MachineStoppingEvent struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1252,7 +1315,7 @@ type MachineStoppingEvent struct {
 
 func (x *MachineStoppingEvent) Reset() {
 	*x = MachineStoppingEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[13]
+	mi := &file_base_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1327,7 @@ func (x *MachineStoppingEvent) String() string {
 func (*MachineStoppingEvent) ProtoMessage() {}
 
 func (x *MachineStoppingEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[13]
+	mi := &file_base_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1340,7 @@ func (x *MachineStoppingEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineStoppingEvent.ProtoReflect.Descriptor instead.
 func (*MachineStoppingEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MachineStoppingEvent) GetPowerOff() bool {
@@ -1303,7 +1366,7 @@ type AppPairedEvent struct {
 
 func (x *AppPairedEvent) Reset() {
 	*x = AppPairedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[14]
+	mi := &file_base_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1378,7 @@ func (x *AppPairedEvent) String() string {
 func (*AppPairedEvent) ProtoMessage() {}
 
 func (x *AppPairedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[14]
+	mi := &file_base_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1391,7 @@ func (x *AppPairedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppPairedEvent.ProtoReflect.Descriptor instead.
 func (*AppPairedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AppPairedEvent) GetApp() *App {
@@ -1347,7 +1410,7 @@ type AppRenamedEvent struct {
 
 func (x *AppRenamedEvent) Reset() {
 	*x = AppRenamedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[15]
+	mi := &file_base_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1422,7 @@ func (x *AppRenamedEvent) String() string {
 func (*AppRenamedEvent) ProtoMessage() {}
 
 func (x *AppRenamedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[15]
+	mi := &file_base_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1435,7 @@ func (x *AppRenamedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRenamedEvent.ProtoReflect.Descriptor instead.
 func (*AppRenamedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AppRenamedEvent) GetApp() *App {
@@ -1391,7 +1454,7 @@ type AppRevokedEvent struct {
 
 func (x *AppRevokedEvent) Reset() {
 	*x = AppRevokedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[16]
+	mi := &file_base_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1466,7 @@ func (x *AppRevokedEvent) String() string {
 func (*AppRevokedEvent) ProtoMessage() {}
 
 func (x *AppRevokedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[16]
+	mi := &file_base_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1479,7 @@ func (x *AppRevokedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRevokedEvent.ProtoReflect.Descriptor instead.
 func (*AppRevokedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AppRevokedEvent) GetApp() *App {
@@ -1435,7 +1498,7 @@ type SessionStartedEvent struct {
 
 func (x *SessionStartedEvent) Reset() {
 	*x = SessionStartedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[17]
+	mi := &file_base_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1510,7 @@ func (x *SessionStartedEvent) String() string {
 func (*SessionStartedEvent) ProtoMessage() {}
 
 func (x *SessionStartedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[17]
+	mi := &file_base_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1523,7 @@ func (x *SessionStartedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStartedEvent.ProtoReflect.Descriptor instead.
 func (*SessionStartedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SessionStartedEvent) GetApp() *App {
@@ -1479,7 +1542,7 @@ type SessionEndedEvent struct {
 
 func (x *SessionEndedEvent) Reset() {
 	*x = SessionEndedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[18]
+	mi := &file_base_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1554,7 @@ func (x *SessionEndedEvent) String() string {
 func (*SessionEndedEvent) ProtoMessage() {}
 
 func (x *SessionEndedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[18]
+	mi := &file_base_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1567,7 @@ func (x *SessionEndedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEndedEvent.ProtoReflect.Descriptor instead.
 func (*SessionEndedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SessionEndedEvent) GetApp() *App {
@@ -1523,7 +1586,7 @@ type WindowChangedEvent struct {
 
 func (x *WindowChangedEvent) Reset() {
 	*x = WindowChangedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[19]
+	mi := &file_base_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1598,7 @@ func (x *WindowChangedEvent) String() string {
 func (*WindowChangedEvent) ProtoMessage() {}
 
 func (x *WindowChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[19]
+	mi := &file_base_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1611,7 @@ func (x *WindowChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowChangedEvent.ProtoReflect.Descriptor instead.
 func (*WindowChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WindowChangedEvent) GetWindow() *Window {
@@ -1578,7 +1641,7 @@ type PostureChangedEvent struct {
 
 func (x *PostureChangedEvent) Reset() {
 	*x = PostureChangedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[20]
+	mi := &file_base_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1653,7 @@ func (x *PostureChangedEvent) String() string {
 func (*PostureChangedEvent) ProtoMessage() {}
 
 func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[20]
+	mi := &file_base_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1666,7 @@ func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureChangedEvent.ProtoReflect.Descriptor instead.
 func (*PostureChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PostureChangedEvent) GetChanges() []string {
@@ -1659,7 +1722,7 @@ type PostureChange struct {
 
 func (x *PostureChange) Reset() {
 	*x = PostureChange{}
-	mi := &file_base_v1_events_proto_msgTypes[21]
+	mi := &file_base_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1734,7 @@ func (x *PostureChange) String() string {
 func (*PostureChange) ProtoMessage() {}
 
 func (x *PostureChange) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[21]
+	mi := &file_base_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1747,7 @@ func (x *PostureChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureChange.ProtoReflect.Descriptor instead.
 func (*PostureChange) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PostureChange) GetKind() string {
@@ -1751,7 +1814,7 @@ type ChangeArgument struct {
 
 func (x *ChangeArgument) Reset() {
 	*x = ChangeArgument{}
-	mi := &file_base_v1_events_proto_msgTypes[22]
+	mi := &file_base_v1_events_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1826,7 @@ func (x *ChangeArgument) String() string {
 func (*ChangeArgument) ProtoMessage() {}
 
 func (x *ChangeArgument) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[22]
+	mi := &file_base_v1_events_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1839,7 @@ func (x *ChangeArgument) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeArgument.ProtoReflect.Descriptor instead.
 func (*ChangeArgument) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ChangeArgument) GetValue() isChangeArgument_Value {
@@ -1956,7 +2019,7 @@ type NetworkList struct {
 
 func (x *NetworkList) Reset() {
 	*x = NetworkList{}
-	mi := &file_base_v1_events_proto_msgTypes[23]
+	mi := &file_base_v1_events_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2031,7 @@ func (x *NetworkList) String() string {
 func (*NetworkList) ProtoMessage() {}
 
 func (x *NetworkList) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[23]
+	mi := &file_base_v1_events_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2044,7 @@ func (x *NetworkList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkList.ProtoReflect.Descriptor instead.
 func (*NetworkList) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{23}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NetworkList) GetNetworks() []string {
@@ -2003,7 +2066,7 @@ type SSHKeyName struct {
 
 func (x *SSHKeyName) Reset() {
 	*x = SSHKeyName{}
-	mi := &file_base_v1_events_proto_msgTypes[24]
+	mi := &file_base_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2078,7 @@ func (x *SSHKeyName) String() string {
 func (*SSHKeyName) ProtoMessage() {}
 
 func (x *SSHKeyName) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[24]
+	mi := &file_base_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2091,7 @@ func (x *SSHKeyName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SSHKeyName.ProtoReflect.Descriptor instead.
 func (*SSHKeyName) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{24}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SSHKeyName) GetComment() string {
@@ -2054,7 +2117,7 @@ type SSHKeyList struct {
 
 func (x *SSHKeyList) Reset() {
 	*x = SSHKeyList{}
-	mi := &file_base_v1_events_proto_msgTypes[25]
+	mi := &file_base_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2129,7 @@ func (x *SSHKeyList) String() string {
 func (*SSHKeyList) ProtoMessage() {}
 
 func (x *SSHKeyList) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[25]
+	mi := &file_base_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2142,7 @@ func (x *SSHKeyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SSHKeyList.ProtoReflect.Descriptor instead.
 func (*SSHKeyList) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SSHKeyList) GetKeys() []*SSHKeyName {
@@ -2099,7 +2162,7 @@ type DriftFoundEvent struct {
 
 func (x *DriftFoundEvent) Reset() {
 	*x = DriftFoundEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[26]
+	mi := &file_base_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2174,7 @@ func (x *DriftFoundEvent) String() string {
 func (*DriftFoundEvent) ProtoMessage() {}
 
 func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[26]
+	mi := &file_base_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2187,7 @@ func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftFoundEvent.ProtoReflect.Descriptor instead.
 func (*DriftFoundEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DriftFoundEvent) GetFindings() []*Finding {
@@ -2144,7 +2207,7 @@ type BansChangedEvent struct {
 
 func (x *BansChangedEvent) Reset() {
 	*x = BansChangedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[27]
+	mi := &file_base_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2219,7 @@ func (x *BansChangedEvent) String() string {
 func (*BansChangedEvent) ProtoMessage() {}
 
 func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[27]
+	mi := &file_base_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2232,7 @@ func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansChangedEvent.ProtoReflect.Descriptor instead.
 func (*BansChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BansChangedEvent) GetBanned() []*Ban {
@@ -2196,7 +2259,7 @@ type ApplyFailedEvent struct {
 
 func (x *ApplyFailedEvent) Reset() {
 	*x = ApplyFailedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[28]
+	mi := &file_base_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2271,7 @@ func (x *ApplyFailedEvent) String() string {
 func (*ApplyFailedEvent) ProtoMessage() {}
 
 func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[28]
+	mi := &file_base_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2284,7 @@ func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyFailedEvent.ProtoReflect.Descriptor instead.
 func (*ApplyFailedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{28}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ApplyFailedEvent) GetReason() string {
@@ -2242,7 +2305,7 @@ type NodeStoppedEvent struct {
 
 func (x *NodeStoppedEvent) Reset() {
 	*x = NodeStoppedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[29]
+	mi := &file_base_v1_events_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2317,7 @@ func (x *NodeStoppedEvent) String() string {
 func (*NodeStoppedEvent) ProtoMessage() {}
 
 func (x *NodeStoppedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[29]
+	mi := &file_base_v1_events_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2330,7 @@ func (x *NodeStoppedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStoppedEvent.ProtoReflect.Descriptor instead.
 func (*NodeStoppedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{29}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeStoppedEvent) GetReason() string {
@@ -2290,7 +2353,7 @@ type NodeBehindEvent struct {
 
 func (x *NodeBehindEvent) Reset() {
 	*x = NodeBehindEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[30]
+	mi := &file_base_v1_events_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2302,7 +2365,7 @@ func (x *NodeBehindEvent) String() string {
 func (*NodeBehindEvent) ProtoMessage() {}
 
 func (x *NodeBehindEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[30]
+	mi := &file_base_v1_events_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2315,7 +2378,7 @@ func (x *NodeBehindEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeBehindEvent.ProtoReflect.Descriptor instead.
 func (*NodeBehindEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{30}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NodeBehindEvent) GetHeight() uint64 {
@@ -2350,7 +2413,7 @@ type NodeCaughtUpEvent struct {
 
 func (x *NodeCaughtUpEvent) Reset() {
 	*x = NodeCaughtUpEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[31]
+	mi := &file_base_v1_events_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2425,7 @@ func (x *NodeCaughtUpEvent) String() string {
 func (*NodeCaughtUpEvent) ProtoMessage() {}
 
 func (x *NodeCaughtUpEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[31]
+	mi := &file_base_v1_events_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2438,7 @@ func (x *NodeCaughtUpEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCaughtUpEvent.ProtoReflect.Descriptor instead.
 func (*NodeCaughtUpEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{31}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NodeCaughtUpEvent) GetNetwork() Network {
@@ -2402,7 +2465,7 @@ type NodeLonelyEvent struct {
 
 func (x *NodeLonelyEvent) Reset() {
 	*x = NodeLonelyEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[32]
+	mi := &file_base_v1_events_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2477,7 @@ func (x *NodeLonelyEvent) String() string {
 func (*NodeLonelyEvent) ProtoMessage() {}
 
 func (x *NodeLonelyEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[32]
+	mi := &file_base_v1_events_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2490,7 @@ func (x *NodeLonelyEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLonelyEvent.ProtoReflect.Descriptor instead.
 func (*NodeLonelyEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{32}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NodeLonelyEvent) GetMinutes() uint64 {
@@ -2452,7 +2515,7 @@ type ChainReorganisedEvent struct {
 
 func (x *ChainReorganisedEvent) Reset() {
 	*x = ChainReorganisedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[33]
+	mi := &file_base_v1_events_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2527,7 @@ func (x *ChainReorganisedEvent) String() string {
 func (*ChainReorganisedEvent) ProtoMessage() {}
 
 func (x *ChainReorganisedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[33]
+	mi := &file_base_v1_events_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2540,7 @@ func (x *ChainReorganisedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainReorganisedEvent.ProtoReflect.Descriptor instead.
 func (*ChainReorganisedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{33}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ChainReorganisedEvent) GetDepth() uint64 {
@@ -2519,7 +2582,7 @@ type NodeDiskFillingEvent struct {
 
 func (x *NodeDiskFillingEvent) Reset() {
 	*x = NodeDiskFillingEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[34]
+	mi := &file_base_v1_events_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2594,7 @@ func (x *NodeDiskFillingEvent) String() string {
 func (*NodeDiskFillingEvent) ProtoMessage() {}
 
 func (x *NodeDiskFillingEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[34]
+	mi := &file_base_v1_events_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2607,7 @@ func (x *NodeDiskFillingEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDiskFillingEvent.ProtoReflect.Descriptor instead.
 func (*NodeDiskFillingEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{34}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NodeDiskFillingEvent) GetAvailableBytes() uint64 {
@@ -2572,7 +2635,7 @@ type NodeUnmaintainedEvent struct {
 
 func (x *NodeUnmaintainedEvent) Reset() {
 	*x = NodeUnmaintainedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[35]
+	mi := &file_base_v1_events_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2647,7 @@ func (x *NodeUnmaintainedEvent) String() string {
 func (*NodeUnmaintainedEvent) ProtoMessage() {}
 
 func (x *NodeUnmaintainedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[35]
+	mi := &file_base_v1_events_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2660,7 @@ func (x *NodeUnmaintainedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUnmaintainedEvent.ProtoReflect.Descriptor instead.
 func (*NodeUnmaintainedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{35}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NodeUnmaintainedEvent) GetSoftware() string {
@@ -2622,7 +2685,7 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x12WatchEventsRequest\x12\x16\n" +
 	"\x06replay\x18\x01 \x01(\bR\x06replay\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x1b\n" +
-	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\xb5\x12\n" +
+	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\x8c\x13\n" +
 	"\x05Event\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x14 \x01(\x04R\bsequence\x12\x12\n" +
@@ -2662,7 +2725,8 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"nodeLonely\x12T\n" +
 	"\x11chain_reorganised\x18, \x01(\v2%.bitbox.base.v1.ChainReorganisedEventH\x00R\x10chainReorganised\x12R\n" +
 	"\x11node_disk_filling\x18- \x01(\v2$.bitbox.base.v1.NodeDiskFillingEventH\x00R\x0fnodeDiskFilling\x12T\n" +
-	"\x11node_unmaintained\x18. \x01(\v2%.bitbox.base.v1.NodeUnmaintainedEventH\x00R\x10nodeUnmaintained\x12E\n" +
+	"\x11node_unmaintained\x18. \x01(\v2%.bitbox.base.v1.NodeUnmaintainedEventH\x00R\x10nodeUnmaintained\x12U\n" +
+	"\x12node_events_missed\x18/ \x01(\v2%.bitbox.base.v1.NodeEventsMissedEventH\x00R\x10nodeEventsMissed\x12E\n" +
 	"\fdisk_trouble\x18< \x01(\v2 .bitbox.base.v1.DiskTroubleEventH\x00R\vdiskTrouble\x12H\n" +
 	"\revents_missed\x18= \x01(\v2!.bitbox.base.v1.EventsMissedEventH\x00R\feventsMissed\x12\x1e\n" +
 	"\bleft_out\x18\x18 \x01(\rH\x01R\aleftOut\x88\x01\x01\x12\x15\n" +
@@ -2703,6 +2767,9 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x06booted\x18\x02 \x01(\bR\x06booted\x12\x17\n" +
 	"\acut_off\x18\x03 \x01(\bR\x06cutOff\"8\n" +
 	"\x11EventsMissedEvent\x12\x19\n" +
+	"\x05count\x18\x01 \x01(\x04H\x00R\x05count\x88\x01\x01B\b\n" +
+	"\x06_count\"<\n" +
+	"\x15NodeEventsMissedEvent\x12\x19\n" +
 	"\x05count\x18\x01 \x01(\x04H\x00R\x05count\x88\x01\x01B\b\n" +
 	"\x06_count\"X\n" +
 	"\x14MachineStoppingEvent\x12\x1b\n" +
@@ -2802,7 +2869,7 @@ func file_base_v1_events_proto_rawDescGZIP() []byte {
 	return file_base_v1_events_proto_rawDescData
 }
 
-var file_base_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_base_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_base_v1_events_proto_goTypes = []any{
 	(*WatchEventsRequest)(nil),    // 0: bitbox.base.v1.WatchEventsRequest
 	(*Event)(nil),                 // 1: bitbox.base.v1.Event
@@ -2817,51 +2884,52 @@ var file_base_v1_events_proto_goTypes = []any{
 	(*AppRoleChangedEvent)(nil),   // 10: bitbox.base.v1.AppRoleChangedEvent
 	(*BaseStartedEvent)(nil),      // 11: bitbox.base.v1.BaseStartedEvent
 	(*EventsMissedEvent)(nil),     // 12: bitbox.base.v1.EventsMissedEvent
-	(*MachineStoppingEvent)(nil),  // 13: bitbox.base.v1.MachineStoppingEvent
-	(*AppPairedEvent)(nil),        // 14: bitbox.base.v1.AppPairedEvent
-	(*AppRenamedEvent)(nil),       // 15: bitbox.base.v1.AppRenamedEvent
-	(*AppRevokedEvent)(nil),       // 16: bitbox.base.v1.AppRevokedEvent
-	(*SessionStartedEvent)(nil),   // 17: bitbox.base.v1.SessionStartedEvent
-	(*SessionEndedEvent)(nil),     // 18: bitbox.base.v1.SessionEndedEvent
-	(*WindowChangedEvent)(nil),    // 19: bitbox.base.v1.WindowChangedEvent
-	(*PostureChangedEvent)(nil),   // 20: bitbox.base.v1.PostureChangedEvent
-	(*PostureChange)(nil),         // 21: bitbox.base.v1.PostureChange
-	(*ChangeArgument)(nil),        // 22: bitbox.base.v1.ChangeArgument
-	(*NetworkList)(nil),           // 23: bitbox.base.v1.NetworkList
-	(*SSHKeyName)(nil),            // 24: bitbox.base.v1.SSHKeyName
-	(*SSHKeyList)(nil),            // 25: bitbox.base.v1.SSHKeyList
-	(*DriftFoundEvent)(nil),       // 26: bitbox.base.v1.DriftFoundEvent
-	(*BansChangedEvent)(nil),      // 27: bitbox.base.v1.BansChangedEvent
-	(*ApplyFailedEvent)(nil),      // 28: bitbox.base.v1.ApplyFailedEvent
-	(*NodeStoppedEvent)(nil),      // 29: bitbox.base.v1.NodeStoppedEvent
-	(*NodeBehindEvent)(nil),       // 30: bitbox.base.v1.NodeBehindEvent
-	(*NodeCaughtUpEvent)(nil),     // 31: bitbox.base.v1.NodeCaughtUpEvent
-	(*NodeLonelyEvent)(nil),       // 32: bitbox.base.v1.NodeLonelyEvent
-	(*ChainReorganisedEvent)(nil), // 33: bitbox.base.v1.ChainReorganisedEvent
-	(*NodeDiskFillingEvent)(nil),  // 34: bitbox.base.v1.NodeDiskFillingEvent
-	(*NodeUnmaintainedEvent)(nil), // 35: bitbox.base.v1.NodeUnmaintainedEvent
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-	(*Service)(nil),               // 37: bitbox.base.v1.Service
-	(*App)(nil),                   // 38: bitbox.base.v1.App
-	(Role)(0),                     // 39: bitbox.base.v1.Role
-	(*Window)(nil),                // 40: bitbox.base.v1.Window
-	(*Finding)(nil),               // 41: bitbox.base.v1.Finding
-	(*Ban)(nil),                   // 42: bitbox.base.v1.Ban
-	(Network)(0),                  // 43: bitbox.base.v1.Network
+	(*NodeEventsMissedEvent)(nil), // 13: bitbox.base.v1.NodeEventsMissedEvent
+	(*MachineStoppingEvent)(nil),  // 14: bitbox.base.v1.MachineStoppingEvent
+	(*AppPairedEvent)(nil),        // 15: bitbox.base.v1.AppPairedEvent
+	(*AppRenamedEvent)(nil),       // 16: bitbox.base.v1.AppRenamedEvent
+	(*AppRevokedEvent)(nil),       // 17: bitbox.base.v1.AppRevokedEvent
+	(*SessionStartedEvent)(nil),   // 18: bitbox.base.v1.SessionStartedEvent
+	(*SessionEndedEvent)(nil),     // 19: bitbox.base.v1.SessionEndedEvent
+	(*WindowChangedEvent)(nil),    // 20: bitbox.base.v1.WindowChangedEvent
+	(*PostureChangedEvent)(nil),   // 21: bitbox.base.v1.PostureChangedEvent
+	(*PostureChange)(nil),         // 22: bitbox.base.v1.PostureChange
+	(*ChangeArgument)(nil),        // 23: bitbox.base.v1.ChangeArgument
+	(*NetworkList)(nil),           // 24: bitbox.base.v1.NetworkList
+	(*SSHKeyName)(nil),            // 25: bitbox.base.v1.SSHKeyName
+	(*SSHKeyList)(nil),            // 26: bitbox.base.v1.SSHKeyList
+	(*DriftFoundEvent)(nil),       // 27: bitbox.base.v1.DriftFoundEvent
+	(*BansChangedEvent)(nil),      // 28: bitbox.base.v1.BansChangedEvent
+	(*ApplyFailedEvent)(nil),      // 29: bitbox.base.v1.ApplyFailedEvent
+	(*NodeStoppedEvent)(nil),      // 30: bitbox.base.v1.NodeStoppedEvent
+	(*NodeBehindEvent)(nil),       // 31: bitbox.base.v1.NodeBehindEvent
+	(*NodeCaughtUpEvent)(nil),     // 32: bitbox.base.v1.NodeCaughtUpEvent
+	(*NodeLonelyEvent)(nil),       // 33: bitbox.base.v1.NodeLonelyEvent
+	(*ChainReorganisedEvent)(nil), // 34: bitbox.base.v1.ChainReorganisedEvent
+	(*NodeDiskFillingEvent)(nil),  // 35: bitbox.base.v1.NodeDiskFillingEvent
+	(*NodeUnmaintainedEvent)(nil), // 36: bitbox.base.v1.NodeUnmaintainedEvent
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*Service)(nil),               // 38: bitbox.base.v1.Service
+	(*App)(nil),                   // 39: bitbox.base.v1.App
+	(Role)(0),                     // 40: bitbox.base.v1.Role
+	(*Window)(nil),                // 41: bitbox.base.v1.Window
+	(*Finding)(nil),               // 42: bitbox.base.v1.Finding
+	(*Ban)(nil),                   // 43: bitbox.base.v1.Ban
+	(Network)(0),                  // 44: bitbox.base.v1.Network
 }
 var file_base_v1_events_proto_depIdxs = []int32{
-	36, // 0: bitbox.base.v1.Event.time:type_name -> google.protobuf.Timestamp
+	37, // 0: bitbox.base.v1.Event.time:type_name -> google.protobuf.Timestamp
 	2,  // 1: bitbox.base.v1.Event.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
-	14, // 2: bitbox.base.v1.Event.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
-	15, // 3: bitbox.base.v1.Event.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
-	16, // 4: bitbox.base.v1.Event.app_revoked:type_name -> bitbox.base.v1.AppRevokedEvent
-	17, // 5: bitbox.base.v1.Event.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
-	18, // 6: bitbox.base.v1.Event.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
-	19, // 7: bitbox.base.v1.Event.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
-	20, // 8: bitbox.base.v1.Event.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
-	26, // 9: bitbox.base.v1.Event.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
-	27, // 10: bitbox.base.v1.Event.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
-	28, // 11: bitbox.base.v1.Event.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
+	15, // 2: bitbox.base.v1.Event.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
+	16, // 3: bitbox.base.v1.Event.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
+	17, // 4: bitbox.base.v1.Event.app_revoked:type_name -> bitbox.base.v1.AppRevokedEvent
+	18, // 5: bitbox.base.v1.Event.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
+	19, // 6: bitbox.base.v1.Event.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
+	20, // 7: bitbox.base.v1.Event.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
+	21, // 8: bitbox.base.v1.Event.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
+	27, // 9: bitbox.base.v1.Event.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
+	28, // 10: bitbox.base.v1.Event.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
+	29, // 11: bitbox.base.v1.Event.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
 	3,  // 12: bitbox.base.v1.Event.service_failed:type_name -> bitbox.base.v1.ServiceFailedEvent
 	4,  // 13: bitbox.base.v1.Event.service_recovered:type_name -> bitbox.base.v1.ServiceRecoveredEvent
 	5,  // 14: bitbox.base.v1.Event.disk_filling:type_name -> bitbox.base.v1.DiskFillingEvent
@@ -2870,46 +2938,47 @@ var file_base_v1_events_proto_depIdxs = []int32{
 	9,  // 17: bitbox.base.v1.Event.pairing_attempt:type_name -> bitbox.base.v1.PairingAttemptEvent
 	10, // 18: bitbox.base.v1.Event.app_role_changed:type_name -> bitbox.base.v1.AppRoleChangedEvent
 	11, // 19: bitbox.base.v1.Event.base_started:type_name -> bitbox.base.v1.BaseStartedEvent
-	13, // 20: bitbox.base.v1.Event.machine_stopping:type_name -> bitbox.base.v1.MachineStoppingEvent
-	29, // 21: bitbox.base.v1.Event.node_stopped:type_name -> bitbox.base.v1.NodeStoppedEvent
-	30, // 22: bitbox.base.v1.Event.node_behind:type_name -> bitbox.base.v1.NodeBehindEvent
-	31, // 23: bitbox.base.v1.Event.node_caught_up:type_name -> bitbox.base.v1.NodeCaughtUpEvent
-	32, // 24: bitbox.base.v1.Event.node_lonely:type_name -> bitbox.base.v1.NodeLonelyEvent
-	33, // 25: bitbox.base.v1.Event.chain_reorganised:type_name -> bitbox.base.v1.ChainReorganisedEvent
-	34, // 26: bitbox.base.v1.Event.node_disk_filling:type_name -> bitbox.base.v1.NodeDiskFillingEvent
-	35, // 27: bitbox.base.v1.Event.node_unmaintained:type_name -> bitbox.base.v1.NodeUnmaintainedEvent
-	6,  // 28: bitbox.base.v1.Event.disk_trouble:type_name -> bitbox.base.v1.DiskTroubleEvent
-	12, // 29: bitbox.base.v1.Event.events_missed:type_name -> bitbox.base.v1.EventsMissedEvent
-	37, // 30: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
-	37, // 31: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
-	38, // 32: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
-	39, // 33: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
-	38, // 34: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
-	38, // 35: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
-	38, // 36: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
-	38, // 37: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
-	38, // 38: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
-	38, // 39: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
-	40, // 40: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
-	38, // 41: bitbox.base.v1.PostureChangedEvent.app:type_name -> bitbox.base.v1.App
-	21, // 42: bitbox.base.v1.PostureChangedEvent.differences:type_name -> bitbox.base.v1.PostureChange
-	22, // 43: bitbox.base.v1.PostureChange.arguments:type_name -> bitbox.base.v1.ChangeArgument
-	23, // 44: bitbox.base.v1.ChangeArgument.networks:type_name -> bitbox.base.v1.NetworkList
-	39, // 45: bitbox.base.v1.ChangeArgument.role:type_name -> bitbox.base.v1.Role
-	24, // 46: bitbox.base.v1.ChangeArgument.key:type_name -> bitbox.base.v1.SSHKeyName
-	25, // 47: bitbox.base.v1.ChangeArgument.keys:type_name -> bitbox.base.v1.SSHKeyList
-	24, // 48: bitbox.base.v1.SSHKeyList.keys:type_name -> bitbox.base.v1.SSHKeyName
-	41, // 49: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
-	42, // 50: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
-	42, // 51: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
-	43, // 52: bitbox.base.v1.NodeCaughtUpEvent.network:type_name -> bitbox.base.v1.Network
-	0,  // 53: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
-	1,  // 54: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.Event
-	54, // [54:55] is the sub-list for method output_type
-	53, // [53:54] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	14, // 20: bitbox.base.v1.Event.machine_stopping:type_name -> bitbox.base.v1.MachineStoppingEvent
+	30, // 21: bitbox.base.v1.Event.node_stopped:type_name -> bitbox.base.v1.NodeStoppedEvent
+	31, // 22: bitbox.base.v1.Event.node_behind:type_name -> bitbox.base.v1.NodeBehindEvent
+	32, // 23: bitbox.base.v1.Event.node_caught_up:type_name -> bitbox.base.v1.NodeCaughtUpEvent
+	33, // 24: bitbox.base.v1.Event.node_lonely:type_name -> bitbox.base.v1.NodeLonelyEvent
+	34, // 25: bitbox.base.v1.Event.chain_reorganised:type_name -> bitbox.base.v1.ChainReorganisedEvent
+	35, // 26: bitbox.base.v1.Event.node_disk_filling:type_name -> bitbox.base.v1.NodeDiskFillingEvent
+	36, // 27: bitbox.base.v1.Event.node_unmaintained:type_name -> bitbox.base.v1.NodeUnmaintainedEvent
+	13, // 28: bitbox.base.v1.Event.node_events_missed:type_name -> bitbox.base.v1.NodeEventsMissedEvent
+	6,  // 29: bitbox.base.v1.Event.disk_trouble:type_name -> bitbox.base.v1.DiskTroubleEvent
+	12, // 30: bitbox.base.v1.Event.events_missed:type_name -> bitbox.base.v1.EventsMissedEvent
+	38, // 31: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
+	38, // 32: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
+	39, // 33: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
+	40, // 34: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
+	39, // 35: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
+	39, // 36: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
+	39, // 37: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
+	39, // 38: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
+	39, // 39: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
+	39, // 40: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
+	41, // 41: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
+	39, // 42: bitbox.base.v1.PostureChangedEvent.app:type_name -> bitbox.base.v1.App
+	22, // 43: bitbox.base.v1.PostureChangedEvent.differences:type_name -> bitbox.base.v1.PostureChange
+	23, // 44: bitbox.base.v1.PostureChange.arguments:type_name -> bitbox.base.v1.ChangeArgument
+	24, // 45: bitbox.base.v1.ChangeArgument.networks:type_name -> bitbox.base.v1.NetworkList
+	40, // 46: bitbox.base.v1.ChangeArgument.role:type_name -> bitbox.base.v1.Role
+	25, // 47: bitbox.base.v1.ChangeArgument.key:type_name -> bitbox.base.v1.SSHKeyName
+	26, // 48: bitbox.base.v1.ChangeArgument.keys:type_name -> bitbox.base.v1.SSHKeyList
+	25, // 49: bitbox.base.v1.SSHKeyList.keys:type_name -> bitbox.base.v1.SSHKeyName
+	42, // 50: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
+	43, // 51: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
+	43, // 52: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
+	44, // 53: bitbox.base.v1.NodeCaughtUpEvent.network:type_name -> bitbox.base.v1.Network
+	0,  // 54: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
+	1,  // 55: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.Event
+	55, // [55:56] is the sub-list for method output_type
+	54, // [54:55] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_events_proto_init() }
@@ -2949,11 +3018,13 @@ func file_base_v1_events_proto_init() {
 		(*Event_ChainReorganised)(nil),
 		(*Event_NodeDiskFilling)(nil),
 		(*Event_NodeUnmaintained)(nil),
+		(*Event_NodeEventsMissed)(nil),
 		(*Event_DiskTrouble)(nil),
 		(*Event_EventsMissed)(nil),
 	}
 	file_base_v1_events_proto_msgTypes[12].OneofWrappers = []any{}
-	file_base_v1_events_proto_msgTypes[22].OneofWrappers = []any{
+	file_base_v1_events_proto_msgTypes[13].OneofWrappers = []any{}
+	file_base_v1_events_proto_msgTypes[23].OneofWrappers = []any{
 		(*ChangeArgument_Text)(nil),
 		(*ChangeArgument_Api)(nil),
 		(*ChangeArgument_Port)(nil),
@@ -2965,14 +3036,14 @@ func file_base_v1_events_proto_init() {
 		(*ChangeArgument_Key)(nil),
 		(*ChangeArgument_Keys)(nil),
 	}
-	file_base_v1_events_proto_msgTypes[30].OneofWrappers = []any{}
+	file_base_v1_events_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_events_proto_rawDesc), len(file_base_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,7 +39,8 @@ const (
 	Verb_VERB_GET_FEES    Verb = 4
 	// Answered by the newest blocks first, then by each new block as it arrives.
 	Verb_VERB_WATCH_BLOCKS Verb = 5
-	// Answered by events as they happen.
+	// The content is a WatchEvents. Answered by what is requested of the past, then by events as they
+	// happen, and by one that says that bitbox-node ends.
 	Verb_VERB_WATCH_EVENTS Verb = 6
 	// The content is a GetTransactionRequest.
 	Verb_VERB_GET_TRANSACTION Verb = 7
@@ -109,9 +110,9 @@ type NodeReply struct {
 	//	*NodeReply_Blocks
 	//	*NodeReply_Fees
 	//	*NodeReply_Block
-	//	*NodeReply_Event
 	//	*NodeReply_Transaction
 	//	*NodeReply_Headers
+	//	*NodeReply_Happened
 	Result        isNodeReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -199,15 +200,6 @@ func (x *NodeReply) GetBlock() *v1.Block {
 	return nil
 }
 
-func (x *NodeReply) GetEvent() *v1.Event {
-	if x != nil {
-		if x, ok := x.Result.(*NodeReply_Event); ok {
-			return x.Event
-		}
-	}
-	return nil
-}
-
 func (x *NodeReply) GetTransaction() *v1.GetTransactionResponse {
 	if x != nil {
 		if x, ok := x.Result.(*NodeReply_Transaction); ok {
@@ -221,6 +213,15 @@ func (x *NodeReply) GetHeaders() *v1.ListHeadersResponse {
 	if x != nil {
 		if x, ok := x.Result.(*NodeReply_Headers); ok {
 			return x.Headers
+		}
+	}
+	return nil
+}
+
+func (x *NodeReply) GetHappened() *NodeEvent {
+	if x != nil {
+		if x, ok := x.Result.(*NodeReply_Happened); ok {
+			return x.Happened
 		}
 	}
 	return nil
@@ -250,17 +251,16 @@ type NodeReply_Block struct {
 	Block *v1.Block `protobuf:"bytes,5,opt,name=block,proto3,oneof"`
 }
 
-type NodeReply_Event struct {
-	// One about the node; another kind is ignored.
-	Event *v1.Event `protobuf:"bytes,6,opt,name=event,proto3,oneof"`
-}
-
 type NodeReply_Transaction struct {
 	Transaction *v1.GetTransactionResponse `protobuf:"bytes,7,opt,name=transaction,proto3,oneof"`
 }
 
 type NodeReply_Headers struct {
 	Headers *v1.ListHeadersResponse `protobuf:"bytes,8,opt,name=headers,proto3,oneof"`
+}
+
+type NodeReply_Happened struct {
+	Happened *NodeEvent `protobuf:"bytes,9,opt,name=happened,proto3,oneof"`
 }
 
 func (*NodeReply_Node) isNodeReply_Result() {}
@@ -273,27 +273,177 @@ func (*NodeReply_Fees) isNodeReply_Result() {}
 
 func (*NodeReply_Block) isNodeReply_Result() {}
 
-func (*NodeReply_Event) isNodeReply_Result() {}
-
 func (*NodeReply_Transaction) isNodeReply_Result() {}
 
 func (*NodeReply_Headers) isNodeReply_Result() {}
+
+func (*NodeReply_Happened) isNodeReply_Result() {}
+
+// WatchEvents asks for events. With a run, what has happened after an event comes first: events
+// after it of the same run, or all of the present run if it is another one. bitbox-node keeps at
+// most 128 events and 256 KiB of them, in memory.
+type WatchEvents struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As a NodeEvent gave them; 0: nothing of the past is sent.
+	Run           uint64 `protobuf:"varint,1,opt,name=run,proto3" json:"run,omitempty"`
+	After         uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvents) Reset() {
+	*x = WatchEvents{}
+	mi := &file_node_v1_node_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvents) ProtoMessage() {}
+
+func (x *WatchEvents) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvents.ProtoReflect.Descriptor instead.
+func (*WatchEvents) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *WatchEvents) GetRun() uint64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
+func (x *WatchEvents) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+// NodeEvent is one event, or the begin or the end of a stream of them.
+type NodeEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One about the node; another kind is ignored. Absent in the first and the last message of a
+	// stream.
+	Event *v1.Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// Tells the starts of bitbox-node apart; never 0.
+	Run uint64 `protobuf:"varint,2,opt,name=run,proto3" json:"run,omitempty"`
+	// How many events there were in this run, up to this one. Numbers follow each other without a gap.
+	// The first message of a stream has the number before the one that comes next.
+	Number uint64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// In the first message of a stream: how many of the requested events are no longer kept.
+	Missed uint64 `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`
+	// In the last message: bitbox-node ends, and this run has no event after this number. A stream that
+	// breaks has no such message.
+	Ended         bool `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeEvent) Reset() {
+	*x = NodeEvent{}
+	mi := &file_node_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeEvent) ProtoMessage() {}
+
+func (x *NodeEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
+func (*NodeEvent) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NodeEvent) GetEvent() *v1.Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *NodeEvent) GetRun() uint64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
+func (x *NodeEvent) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *NodeEvent) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *NodeEvent) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
 
 var File_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12node/v1/node.proto\x12\x0ebitbox.node.v1\x1a\x14base/v1/events.proto\x1a\x12base/v1/node.proto\"\xdc\x03\n" +
+	"\x12node/v1/node.proto\x12\x0ebitbox.node.v1\x1a\x14base/v1/events.proto\x1a\x12base/v1/node.proto\"\xec\x03\n" +
 	"\tNodeReply\x12*\n" +
 	"\x04node\x18\x01 \x01(\v2\x14.bitbox.base.v1.NodeH\x00R\x04node\x129\n" +
 	"\x05peers\x18\x02 \x01(\v2!.bitbox.base.v1.ListPeersResponseH\x00R\x05peers\x12<\n" +
 	"\x06blocks\x18\x03 \x01(\v2\".bitbox.base.v1.ListBlocksResponseH\x00R\x06blocks\x125\n" +
 	"\x04fees\x18\x04 \x01(\v2\x1f.bitbox.base.v1.GetFeesResponseH\x00R\x04fees\x12-\n" +
-	"\x05block\x18\x05 \x01(\v2\x15.bitbox.base.v1.BlockH\x00R\x05block\x12-\n" +
-	"\x05event\x18\x06 \x01(\v2\x15.bitbox.base.v1.EventH\x00R\x05event\x12J\n" +
+	"\x05block\x18\x05 \x01(\v2\x15.bitbox.base.v1.BlockH\x00R\x05block\x12J\n" +
 	"\vtransaction\x18\a \x01(\v2&.bitbox.base.v1.GetTransactionResponseH\x00R\vtransaction\x12?\n" +
-	"\aheaders\x18\b \x01(\v2#.bitbox.base.v1.ListHeadersResponseH\x00R\aheadersB\b\n" +
-	"\x06result*\xcc\x01\n" +
+	"\aheaders\x18\b \x01(\v2#.bitbox.base.v1.ListHeadersResponseH\x00R\aheaders\x127\n" +
+	"\bhappened\x18\t \x01(\v2\x19.bitbox.node.v1.NodeEventH\x00R\bhappenedB\b\n" +
+	"\x06resultJ\x04\b\x06\x10\a\"5\n" +
+	"\vWatchEvents\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\x04R\x03run\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\"\x90\x01\n" +
+	"\tNodeEvent\x12+\n" +
+	"\x05event\x18\x01 \x01(\v2\x15.bitbox.base.v1.EventR\x05event\x12\x10\n" +
+	"\x03run\x18\x02 \x01(\x04R\x03run\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06missed\x18\x04 \x01(\x04R\x06missed\x12\x14\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended*\xcc\x01\n" +
 	"\x04Verb\x12\x14\n" +
 	"\x10VERB_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rVERB_GET_NODE\x10\x01\x12\x13\n" +
@@ -318,33 +468,36 @@ func file_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_node_v1_node_proto_goTypes = []any{
 	(Verb)(0),                         // 0: bitbox.node.v1.Verb
 	(*NodeReply)(nil),                 // 1: bitbox.node.v1.NodeReply
-	(*v1.Node)(nil),                   // 2: bitbox.base.v1.Node
-	(*v1.ListPeersResponse)(nil),      // 3: bitbox.base.v1.ListPeersResponse
-	(*v1.ListBlocksResponse)(nil),     // 4: bitbox.base.v1.ListBlocksResponse
-	(*v1.GetFeesResponse)(nil),        // 5: bitbox.base.v1.GetFeesResponse
-	(*v1.Block)(nil),                  // 6: bitbox.base.v1.Block
-	(*v1.Event)(nil),                  // 7: bitbox.base.v1.Event
-	(*v1.GetTransactionResponse)(nil), // 8: bitbox.base.v1.GetTransactionResponse
-	(*v1.ListHeadersResponse)(nil),    // 9: bitbox.base.v1.ListHeadersResponse
+	(*WatchEvents)(nil),               // 2: bitbox.node.v1.WatchEvents
+	(*NodeEvent)(nil),                 // 3: bitbox.node.v1.NodeEvent
+	(*v1.Node)(nil),                   // 4: bitbox.base.v1.Node
+	(*v1.ListPeersResponse)(nil),      // 5: bitbox.base.v1.ListPeersResponse
+	(*v1.ListBlocksResponse)(nil),     // 6: bitbox.base.v1.ListBlocksResponse
+	(*v1.GetFeesResponse)(nil),        // 7: bitbox.base.v1.GetFeesResponse
+	(*v1.Block)(nil),                  // 8: bitbox.base.v1.Block
+	(*v1.GetTransactionResponse)(nil), // 9: bitbox.base.v1.GetTransactionResponse
+	(*v1.ListHeadersResponse)(nil),    // 10: bitbox.base.v1.ListHeadersResponse
+	(*v1.Event)(nil),                  // 11: bitbox.base.v1.Event
 }
 var file_node_v1_node_proto_depIdxs = []int32{
-	2, // 0: bitbox.node.v1.NodeReply.node:type_name -> bitbox.base.v1.Node
-	3, // 1: bitbox.node.v1.NodeReply.peers:type_name -> bitbox.base.v1.ListPeersResponse
-	4, // 2: bitbox.node.v1.NodeReply.blocks:type_name -> bitbox.base.v1.ListBlocksResponse
-	5, // 3: bitbox.node.v1.NodeReply.fees:type_name -> bitbox.base.v1.GetFeesResponse
-	6, // 4: bitbox.node.v1.NodeReply.block:type_name -> bitbox.base.v1.Block
-	7, // 5: bitbox.node.v1.NodeReply.event:type_name -> bitbox.base.v1.Event
-	8, // 6: bitbox.node.v1.NodeReply.transaction:type_name -> bitbox.base.v1.GetTransactionResponse
-	9, // 7: bitbox.node.v1.NodeReply.headers:type_name -> bitbox.base.v1.ListHeadersResponse
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	4,  // 0: bitbox.node.v1.NodeReply.node:type_name -> bitbox.base.v1.Node
+	5,  // 1: bitbox.node.v1.NodeReply.peers:type_name -> bitbox.base.v1.ListPeersResponse
+	6,  // 2: bitbox.node.v1.NodeReply.blocks:type_name -> bitbox.base.v1.ListBlocksResponse
+	7,  // 3: bitbox.node.v1.NodeReply.fees:type_name -> bitbox.base.v1.GetFeesResponse
+	8,  // 4: bitbox.node.v1.NodeReply.block:type_name -> bitbox.base.v1.Block
+	9,  // 5: bitbox.node.v1.NodeReply.transaction:type_name -> bitbox.base.v1.GetTransactionResponse
+	10, // 6: bitbox.node.v1.NodeReply.headers:type_name -> bitbox.base.v1.ListHeadersResponse
+	3,  // 7: bitbox.node.v1.NodeReply.happened:type_name -> bitbox.node.v1.NodeEvent
+	11, // 8: bitbox.node.v1.NodeEvent.event:type_name -> bitbox.base.v1.Event
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_node_v1_node_proto_init() }
@@ -358,9 +511,9 @@ func file_node_v1_node_proto_init() {
 		(*NodeReply_Blocks)(nil),
 		(*NodeReply_Fees)(nil),
 		(*NodeReply_Block)(nil),
-		(*NodeReply_Event)(nil),
 		(*NodeReply_Transaction)(nil),
 		(*NodeReply_Headers)(nil),
+		(*NodeReply_Happened)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -368,7 +521,7 @@ func file_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_v1_node_proto_rawDesc), len(file_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2516,6 +2516,69 @@ func (x *SystemEvent) GetMissed() uint64 {
 	return 0
 }
 
+// KeptEvents is the file in which a helper that ends in an orderly way leaves its events for the next
+// one, which goes on with their run and numbers.
+type KeptEvents struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Run   uint64                 `protobuf:"varint,1,opt,name=run,proto3" json:"run,omitempty"`
+	// Of the last event.
+	Number        uint64      `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Events        []*v1.Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptEvents) Reset() {
+	*x = KeptEvents{}
+	mi := &file_system_v1_system_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptEvents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptEvents) ProtoMessage() {}
+
+func (x *KeptEvents) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptEvents.ProtoReflect.Descriptor instead.
+func (*KeptEvents) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *KeptEvents) GetRun() uint64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
+func (x *KeptEvents) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *KeptEvents) GetEvents() []*v1.Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
 // AppRole is what an App may do now: of a document that is not settled, the lower of
 // its role before and after.
 type AppRole struct {
@@ -2529,7 +2592,7 @@ type AppRole struct {
 
 func (x *AppRole) Reset() {
 	*x = AppRole{}
-	mi := &file_system_v1_system_proto_msgTypes[22]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2604,7 @@ func (x *AppRole) String() string {
 func (*AppRole) ProtoMessage() {}
 
 func (x *AppRole) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[22]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2617,7 @@ func (x *AppRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRole.ProtoReflect.Descriptor instead.
 func (*AppRole) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AppRole) GetSigningKey() []byte {
@@ -2589,7 +2652,7 @@ type LocalChange struct {
 
 func (x *LocalChange) Reset() {
 	*x = LocalChange{}
-	mi := &file_system_v1_system_proto_msgTypes[23]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2664,7 @@ func (x *LocalChange) String() string {
 func (*LocalChange) ProtoMessage() {}
 
 func (x *LocalChange) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[23]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2677,7 @@ func (x *LocalChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalChange.ProtoReflect.Descriptor instead.
 func (*LocalChange) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LocalChange) GetChange() isLocalChange_Change {
@@ -2694,7 +2757,7 @@ type LiftRestrictions struct {
 
 func (x *LiftRestrictions) Reset() {
 	*x = LiftRestrictions{}
-	mi := &file_system_v1_system_proto_msgTypes[24]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2769,7 @@ func (x *LiftRestrictions) String() string {
 func (*LiftRestrictions) ProtoMessage() {}
 
 func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[24]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2782,7 @@ func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftRestrictions.ProtoReflect.Descriptor instead.
 func (*LiftRestrictions) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LiftRestrictions) GetReopen() bool {
@@ -2738,7 +2801,7 @@ type GoBack struct {
 
 func (x *GoBack) Reset() {
 	*x = GoBack{}
-	mi := &file_system_v1_system_proto_msgTypes[25]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2813,7 @@ func (x *GoBack) String() string {
 func (*GoBack) ProtoMessage() {}
 
 func (x *GoBack) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[25]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2826,7 @@ func (x *GoBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoBack.ProtoReflect.Descriptor instead.
 func (*GoBack) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GoBack) GetRevision() uint64 {
@@ -2788,7 +2851,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2863,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2876,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Announce) GetVersion() uint32 {
@@ -2852,7 +2915,7 @@ type GetSummary struct {
 
 func (x *GetSummary) Reset() {
 	*x = GetSummary{}
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +2927,7 @@ func (x *GetSummary) String() string {
 func (*GetSummary) ProtoMessage() {}
 
 func (x *GetSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +2940,7 @@ func (x *GetSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummary.ProtoReflect.Descriptor instead.
 func (*GetSummary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
 }
 
 // Summary says how open the Base is, for the person who stands at it.
@@ -2915,7 +2978,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +2990,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3003,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Summary) GetNodeName() string {
@@ -3072,7 +3135,7 @@ type OpenSSH struct {
 
 func (x *OpenSSH) Reset() {
 	*x = OpenSSH{}
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3084,7 +3147,7 @@ func (x *OpenSSH) String() string {
 func (*OpenSSH) ProtoMessage() {}
 
 func (x *OpenSSH) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3097,7 +3160,7 @@ func (x *OpenSSH) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSSH.ProtoReflect.Descriptor instead.
 func (*OpenSSH) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OpenSSH) GetKeys() uint32 {
@@ -3129,7 +3192,7 @@ type OpenAPI struct {
 
 func (x *OpenAPI) Reset() {
 	*x = OpenAPI{}
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3204,7 @@ func (x *OpenAPI) String() string {
 func (*OpenAPI) ProtoMessage() {}
 
 func (x *OpenAPI) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3217,7 @@ func (x *OpenAPI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAPI.ProtoReflect.Descriptor instead.
 func (*OpenAPI) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OpenAPI) GetKind() string {
@@ -3204,7 +3267,7 @@ type ResetRecord struct {
 
 func (x *ResetRecord) Reset() {
 	*x = ResetRecord{}
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3279,7 @@ func (x *ResetRecord) String() string {
 func (*ResetRecord) ProtoMessage() {}
 
 func (x *ResetRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3292,7 @@ func (x *ResetRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRecord.ProtoReflect.Descriptor instead.
 func (*ResetRecord) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ResetRecord) GetOrderedAt() int64 {
@@ -3259,7 +3322,7 @@ type FactoryReset struct {
 
 func (x *FactoryReset) Reset() {
 	*x = FactoryReset{}
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3334,7 @@ func (x *FactoryReset) String() string {
 func (*FactoryReset) ProtoMessage() {}
 
 func (x *FactoryReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3347,7 @@ func (x *FactoryReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactoryReset.ProtoReflect.Descriptor instead.
 func (*FactoryReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FactoryReset) GetBy() isFactoryReset_By {
@@ -3340,7 +3403,7 @@ type LocalReset struct {
 
 func (x *LocalReset) Reset() {
 	*x = LocalReset{}
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3415,7 @@ func (x *LocalReset) String() string {
 func (*LocalReset) ProtoMessage() {}
 
 func (x *LocalReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3428,7 @@ func (x *LocalReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalReset.ProtoReflect.Descriptor instead.
 func (*LocalReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LocalReset) GetEraseChain() bool {
@@ -3393,7 +3456,7 @@ type ResetOrder struct {
 
 func (x *ResetOrder) Reset() {
 	*x = ResetOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3468,7 @@ func (x *ResetOrder) String() string {
 func (*ResetOrder) ProtoMessage() {}
 
 func (x *ResetOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3481,7 @@ func (x *ResetOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOrder.ProtoReflect.Descriptor instead.
 func (*ResetOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ResetOrder) GetBaseId() []byte {
@@ -3632,7 +3695,12 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x11entry_reloaded_ms\x18\x1f \x01(\x04R\x0fentryReloadedMs\x12\x10\n" +
 	"\x03run\x18  \x01(\x04R\x03run\x12\x16\n" +
 	"\x06number\x18! \x01(\x04R\x06number\x12\x16\n" +
-	"\x06missed\x18\" \x01(\x04R\x06missed\"T\n" +
+	"\x06missed\x18\" \x01(\x04R\x06missed\"e\n" +
+	"\n" +
+	"KeptEvents\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\x04R\x03run\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12-\n" +
+	"\x06events\x18\x03 \x03(\v2\x15.bitbox.base.v1.EventR\x06events\"T\n" +
 	"\aAppRole\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
 	"signingKey\x12(\n" +
@@ -3718,7 +3786,7 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 	return file_system_v1_system_proto_rawDescData
 }
 
-var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_system_v1_system_proto_goTypes = []any{
 	(*SystemRequest)(nil),         // 0: bitbox.system.v1.SystemRequest
 	(*SystemReply)(nil),           // 1: bitbox.system.v1.SystemReply
@@ -3742,77 +3810,78 @@ var file_system_v1_system_proto_goTypes = []any{
 	(*MachineInfo)(nil),           // 19: bitbox.system.v1.MachineInfo
 	(*WatchSystem)(nil),           // 20: bitbox.system.v1.WatchSystem
 	(*SystemEvent)(nil),           // 21: bitbox.system.v1.SystemEvent
-	(*AppRole)(nil),               // 22: bitbox.system.v1.AppRole
-	(*LocalChange)(nil),           // 23: bitbox.system.v1.LocalChange
-	(*LiftRestrictions)(nil),      // 24: bitbox.system.v1.LiftRestrictions
-	(*GoBack)(nil),                // 25: bitbox.system.v1.GoBack
-	(*Announce)(nil),              // 26: bitbox.system.v1.Announce
-	(*GetSummary)(nil),            // 27: bitbox.system.v1.GetSummary
-	(*Summary)(nil),               // 28: bitbox.system.v1.Summary
-	(*OpenSSH)(nil),               // 29: bitbox.system.v1.OpenSSH
-	(*OpenAPI)(nil),               // 30: bitbox.system.v1.OpenAPI
-	(*ResetRecord)(nil),           // 31: bitbox.system.v1.ResetRecord
-	(*FactoryReset)(nil),          // 32: bitbox.system.v1.FactoryReset
-	(*LocalReset)(nil),            // 33: bitbox.system.v1.LocalReset
-	(*ResetOrder)(nil),            // 34: bitbox.system.v1.ResetOrder
-	(*AuthorityRequest)(nil),      // 35: bitbox.system.v1.AuthorityRequest
-	(*BeginUpdate)(nil),           // 36: bitbox.system.v1.BeginUpdate
-	(*UpdatePiece)(nil),           // 37: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil),          // 38: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),           // 39: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),             // 40: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),           // 41: bitbox.system.v1.WatchUpdate
-	(*GetHealth)(nil),             // 42: bitbox.system.v1.GetHealth
-	(*ConfirmUpdate)(nil),         // 43: bitbox.system.v1.ConfirmUpdate
-	(*StartOtherSlot)(nil),        // 44: bitbox.system.v1.StartOtherSlot
-	(*ListServices)(nil),          // 45: bitbox.system.v1.ListServices
-	(*ChangeService)(nil),         // 46: bitbox.system.v1.ChangeService
-	(*ReadLogs)(nil),              // 47: bitbox.system.v1.ReadLogs
-	(*ListTimeZones)(nil),         // 48: bitbox.system.v1.ListTimeZones
-	(*SetTimeZone)(nil),           // 49: bitbox.system.v1.SetTimeZone
-	(*Reboot)(nil),                // 50: bitbox.system.v1.Reboot
-	(*PowerOff)(nil),              // 51: bitbox.system.v1.PowerOff
-	(*InstallDebianUpdates)(nil),  // 52: bitbox.system.v1.InstallDebianUpdates
-	(*ListChanges)(nil),           // 53: bitbox.system.v1.ListChanges
-	(*RecordChange)(nil),          // 54: bitbox.system.v1.RecordChange
-	(*OrderPairing)(nil),          // 55: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),         // 56: bitbox.system.v1.AnswerPairing
-	(*ListDisks)(nil),             // 57: bitbox.system.v1.ListDisks
-	(*UseDisk)(nil),               // 58: bitbox.system.v1.UseDisk
-	(*BeginBitcoinCore)(nil),      // 59: bitbox.system.v1.BeginBitcoinCore
-	(*BitcoinCorePiece)(nil),      // 60: bitbox.system.v1.BitcoinCorePiece
-	(*FinishBitcoinCore)(nil),     // 61: bitbox.system.v1.FinishBitcoinCore
-	(*AbortBitcoinCore)(nil),      // 62: bitbox.system.v1.AbortBitcoinCore
-	(*OrderRebuild)(nil),          // 63: bitbox.system.v1.OrderRebuild
-	(*AuthorityReply)(nil),        // 64: bitbox.system.v1.AuthorityReply
-	(*v1.SignedPosture)(nil),      // 65: bitbox.base.v1.SignedPosture
-	(*UpdateBegan)(nil),           // 66: bitbox.system.v1.UpdateBegan
-	(*v1.Update)(nil),             // 67: bitbox.base.v1.Update
-	(*UpdateStatus)(nil),          // 68: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),                // 69: bitbox.system.v1.Health
-	(*ServicesResult)(nil),        // 70: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),            // 71: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),       // 72: bitbox.system.v1.TimeZonesResult
-	(*v1.GetWalletsResponse)(nil), // 73: bitbox.base.v1.GetWalletsResponse
-	(*ChangesResult)(nil),         // 74: bitbox.system.v1.ChangesResult
-	(*PairingAnswered)(nil),       // 75: bitbox.system.v1.PairingAnswered
-	(*DisksResult)(nil),           // 76: bitbox.system.v1.DisksResult
-	(*BitcoinCoreInstalled)(nil),  // 77: bitbox.system.v1.BitcoinCoreInstalled
-	(*Lockdown)(nil),              // 78: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),           // 79: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),            // 80: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),             // 81: bitbox.system.v1.AppCutOff
-	(*v1.Ban)(nil),                // 82: bitbox.base.v1.Ban
-	(*v1.NodeSettings)(nil),       // 83: bitbox.base.v1.NodeSettings
-	(*v1.Finding)(nil),            // 84: bitbox.base.v1.Finding
-	(*v1.ChainDisk)(nil),          // 85: bitbox.base.v1.ChainDisk
-	(PostureReport_Phase)(0),      // 86: bitbox.system.v1.PostureReport.Phase
-	(*v1.Event)(nil),              // 87: bitbox.base.v1.Event
-	(v1.Role)(0),                  // 88: bitbox.base.v1.Role
-	(*Posture)(nil),               // 89: bitbox.system.v1.Posture
+	(*KeptEvents)(nil),            // 22: bitbox.system.v1.KeptEvents
+	(*AppRole)(nil),               // 23: bitbox.system.v1.AppRole
+	(*LocalChange)(nil),           // 24: bitbox.system.v1.LocalChange
+	(*LiftRestrictions)(nil),      // 25: bitbox.system.v1.LiftRestrictions
+	(*GoBack)(nil),                // 26: bitbox.system.v1.GoBack
+	(*Announce)(nil),              // 27: bitbox.system.v1.Announce
+	(*GetSummary)(nil),            // 28: bitbox.system.v1.GetSummary
+	(*Summary)(nil),               // 29: bitbox.system.v1.Summary
+	(*OpenSSH)(nil),               // 30: bitbox.system.v1.OpenSSH
+	(*OpenAPI)(nil),               // 31: bitbox.system.v1.OpenAPI
+	(*ResetRecord)(nil),           // 32: bitbox.system.v1.ResetRecord
+	(*FactoryReset)(nil),          // 33: bitbox.system.v1.FactoryReset
+	(*LocalReset)(nil),            // 34: bitbox.system.v1.LocalReset
+	(*ResetOrder)(nil),            // 35: bitbox.system.v1.ResetOrder
+	(*AuthorityRequest)(nil),      // 36: bitbox.system.v1.AuthorityRequest
+	(*BeginUpdate)(nil),           // 37: bitbox.system.v1.BeginUpdate
+	(*UpdatePiece)(nil),           // 38: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),          // 39: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),           // 40: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),             // 41: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),           // 42: bitbox.system.v1.WatchUpdate
+	(*GetHealth)(nil),             // 43: bitbox.system.v1.GetHealth
+	(*ConfirmUpdate)(nil),         // 44: bitbox.system.v1.ConfirmUpdate
+	(*StartOtherSlot)(nil),        // 45: bitbox.system.v1.StartOtherSlot
+	(*ListServices)(nil),          // 46: bitbox.system.v1.ListServices
+	(*ChangeService)(nil),         // 47: bitbox.system.v1.ChangeService
+	(*ReadLogs)(nil),              // 48: bitbox.system.v1.ReadLogs
+	(*ListTimeZones)(nil),         // 49: bitbox.system.v1.ListTimeZones
+	(*SetTimeZone)(nil),           // 50: bitbox.system.v1.SetTimeZone
+	(*Reboot)(nil),                // 51: bitbox.system.v1.Reboot
+	(*PowerOff)(nil),              // 52: bitbox.system.v1.PowerOff
+	(*InstallDebianUpdates)(nil),  // 53: bitbox.system.v1.InstallDebianUpdates
+	(*ListChanges)(nil),           // 54: bitbox.system.v1.ListChanges
+	(*RecordChange)(nil),          // 55: bitbox.system.v1.RecordChange
+	(*OrderPairing)(nil),          // 56: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),         // 57: bitbox.system.v1.AnswerPairing
+	(*ListDisks)(nil),             // 58: bitbox.system.v1.ListDisks
+	(*UseDisk)(nil),               // 59: bitbox.system.v1.UseDisk
+	(*BeginBitcoinCore)(nil),      // 60: bitbox.system.v1.BeginBitcoinCore
+	(*BitcoinCorePiece)(nil),      // 61: bitbox.system.v1.BitcoinCorePiece
+	(*FinishBitcoinCore)(nil),     // 62: bitbox.system.v1.FinishBitcoinCore
+	(*AbortBitcoinCore)(nil),      // 63: bitbox.system.v1.AbortBitcoinCore
+	(*OrderRebuild)(nil),          // 64: bitbox.system.v1.OrderRebuild
+	(*AuthorityReply)(nil),        // 65: bitbox.system.v1.AuthorityReply
+	(*v1.SignedPosture)(nil),      // 66: bitbox.base.v1.SignedPosture
+	(*UpdateBegan)(nil),           // 67: bitbox.system.v1.UpdateBegan
+	(*v1.Update)(nil),             // 68: bitbox.base.v1.Update
+	(*UpdateStatus)(nil),          // 69: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),                // 70: bitbox.system.v1.Health
+	(*ServicesResult)(nil),        // 71: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),            // 72: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),       // 73: bitbox.system.v1.TimeZonesResult
+	(*v1.GetWalletsResponse)(nil), // 74: bitbox.base.v1.GetWalletsResponse
+	(*ChangesResult)(nil),         // 75: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),       // 76: bitbox.system.v1.PairingAnswered
+	(*DisksResult)(nil),           // 77: bitbox.system.v1.DisksResult
+	(*BitcoinCoreInstalled)(nil),  // 78: bitbox.system.v1.BitcoinCoreInstalled
+	(*Lockdown)(nil),              // 79: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),           // 80: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),            // 81: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),             // 82: bitbox.system.v1.AppCutOff
+	(*v1.Ban)(nil),                // 83: bitbox.base.v1.Ban
+	(*v1.NodeSettings)(nil),       // 84: bitbox.base.v1.NodeSettings
+	(*v1.Finding)(nil),            // 85: bitbox.base.v1.Finding
+	(*v1.ChainDisk)(nil),          // 86: bitbox.base.v1.ChainDisk
+	(PostureReport_Phase)(0),      // 87: bitbox.system.v1.PostureReport.Phase
+	(*v1.Event)(nil),              // 88: bitbox.base.v1.Event
+	(v1.Role)(0),                  // 89: bitbox.base.v1.Role
+	(*Posture)(nil),               // 90: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
-	35, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
+	36, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
 	2,  // 1: bitbox.system.v1.SystemRequest.get_posture:type_name -> bitbox.system.v1.GetPosture
 	3,  // 2: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
 	5,  // 3: bitbox.system.v1.SystemRequest.confirm_try:type_name -> bitbox.system.v1.ConfirmTry
@@ -3823,87 +3892,88 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	17, // 8: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
 	18, // 9: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
 	20, // 10: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
-	23, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
-	26, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
-	27, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
-	32, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
-	36, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
-	37, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
-	38, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
-	39, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
-	40, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
-	41, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
-	42, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
-	43, // 22: bitbox.system.v1.SystemRequest.confirm_update:type_name -> bitbox.system.v1.ConfirmUpdate
-	44, // 23: bitbox.system.v1.SystemRequest.start_other_slot:type_name -> bitbox.system.v1.StartOtherSlot
-	45, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
-	46, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
-	47, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
-	48, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
-	49, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
-	50, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
-	51, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
-	52, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
+	24, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
+	27, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
+	28, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
+	33, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
+	37, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
+	38, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
+	39, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
+	40, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
+	41, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
+	42, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
+	43, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
+	44, // 22: bitbox.system.v1.SystemRequest.confirm_update:type_name -> bitbox.system.v1.ConfirmUpdate
+	45, // 23: bitbox.system.v1.SystemRequest.start_other_slot:type_name -> bitbox.system.v1.StartOtherSlot
+	46, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
+	47, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
+	48, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
+	49, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
+	50, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
+	51, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
+	52, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
+	53, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
 	8,  // 32: bitbox.system.v1.SystemRequest.get_wallets:type_name -> bitbox.system.v1.GetWallets
-	53, // 33: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
-	54, // 34: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
-	55, // 35: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
-	56, // 36: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
-	57, // 37: bitbox.system.v1.SystemRequest.list_disks:type_name -> bitbox.system.v1.ListDisks
-	58, // 38: bitbox.system.v1.SystemRequest.use_disk:type_name -> bitbox.system.v1.UseDisk
-	59, // 39: bitbox.system.v1.SystemRequest.begin_bitcoin_core:type_name -> bitbox.system.v1.BeginBitcoinCore
-	60, // 40: bitbox.system.v1.SystemRequest.bitcoin_core_piece:type_name -> bitbox.system.v1.BitcoinCorePiece
-	61, // 41: bitbox.system.v1.SystemRequest.finish_bitcoin_core:type_name -> bitbox.system.v1.FinishBitcoinCore
-	62, // 42: bitbox.system.v1.SystemRequest.abort_bitcoin_core:type_name -> bitbox.system.v1.AbortBitcoinCore
-	63, // 43: bitbox.system.v1.SystemRequest.order_rebuild:type_name -> bitbox.system.v1.OrderRebuild
+	54, // 33: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
+	55, // 34: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
+	56, // 35: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
+	57, // 36: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
+	58, // 37: bitbox.system.v1.SystemRequest.list_disks:type_name -> bitbox.system.v1.ListDisks
+	59, // 38: bitbox.system.v1.SystemRequest.use_disk:type_name -> bitbox.system.v1.UseDisk
+	60, // 39: bitbox.system.v1.SystemRequest.begin_bitcoin_core:type_name -> bitbox.system.v1.BeginBitcoinCore
+	61, // 40: bitbox.system.v1.SystemRequest.bitcoin_core_piece:type_name -> bitbox.system.v1.BitcoinCorePiece
+	62, // 41: bitbox.system.v1.SystemRequest.finish_bitcoin_core:type_name -> bitbox.system.v1.FinishBitcoinCore
+	63, // 42: bitbox.system.v1.SystemRequest.abort_bitcoin_core:type_name -> bitbox.system.v1.AbortBitcoinCore
+	64, // 43: bitbox.system.v1.SystemRequest.order_rebuild:type_name -> bitbox.system.v1.OrderRebuild
 	13, // 44: bitbox.system.v1.SystemRequest.change_node_settings:type_name -> bitbox.system.v1.ChangeNodeSettings
-	64, // 45: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	65, // 46: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
+	65, // 45: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	66, // 46: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
 	4,  // 47: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
 	9,  // 48: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
 	12, // 49: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
 	16, // 50: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
 	19, // 51: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
 	21, // 52: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	28, // 53: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	66, // 54: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	67, // 55: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
-	68, // 56: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	69, // 57: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	70, // 58: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	71, // 59: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	72, // 60: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	73, // 61: bitbox.system.v1.SystemReply.wallets:type_name -> bitbox.base.v1.GetWalletsResponse
-	74, // 62: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	75, // 63: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
-	76, // 64: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
-	77, // 65: bitbox.system.v1.SystemReply.bitcoin_core_installed:type_name -> bitbox.system.v1.BitcoinCoreInstalled
-	78, // 66: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	79, // 67: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	80, // 68: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	81, // 69: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	82, // 70: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
+	29, // 53: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	67, // 54: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	68, // 55: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
+	69, // 56: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	70, // 57: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	71, // 58: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	72, // 59: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	73, // 60: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	74, // 61: bitbox.system.v1.SystemReply.wallets:type_name -> bitbox.base.v1.GetWalletsResponse
+	75, // 62: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	76, // 63: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	77, // 64: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
+	78, // 65: bitbox.system.v1.SystemReply.bitcoin_core_installed:type_name -> bitbox.system.v1.BitcoinCoreInstalled
+	79, // 66: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	80, // 67: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	81, // 68: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	82, // 69: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	83, // 70: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
 	11, // 71: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	83, // 72: bitbox.system.v1.NodeSettingsOrder.settings:type_name -> bitbox.base.v1.NodeSettings
-	84, // 73: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
-	85, // 74: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
-	86, // 75: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	87, // 76: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
-	22, // 77: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
-	88, // 78: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
-	89, // 79: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	24, // 80: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	25, // 81: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	86, // 82: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	29, // 83: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	30, // 84: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	31, // 85: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	33, // 86: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	87, // [87:87] is the sub-list for method output_type
-	87, // [87:87] is the sub-list for method input_type
-	87, // [87:87] is the sub-list for extension type_name
-	87, // [87:87] is the sub-list for extension extendee
-	0,  // [0:87] is the sub-list for field type_name
+	84, // 72: bitbox.system.v1.NodeSettingsOrder.settings:type_name -> bitbox.base.v1.NodeSettings
+	85, // 73: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
+	86, // 74: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
+	87, // 75: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	88, // 76: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
+	23, // 77: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	88, // 78: bitbox.system.v1.KeptEvents.events:type_name -> bitbox.base.v1.Event
+	89, // 79: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	90, // 80: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	25, // 81: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	26, // 82: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	87, // 83: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	30, // 84: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	31, // 85: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	32, // 86: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	34, // 87: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	88, // [88:88] is the sub-list for method output_type
+	88, // [88:88] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -3999,12 +4069,12 @@ func file_system_v1_system_proto_init() {
 		(*LiftBan_Plain)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[19].OneofWrappers = []any{}
-	file_system_v1_system_proto_msgTypes[23].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[24].OneofWrappers = []any{
 		(*LocalChange_Posture)(nil),
 		(*LocalChange_LiftRestrictions)(nil),
 		(*LocalChange_GoBack)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[32].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[33].OneofWrappers = []any{
 		(*FactoryReset_Order)(nil),
 		(*FactoryReset_Local)(nil),
 	}
@@ -4014,7 +4084,7 @@ func file_system_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_system_proto_rawDesc), len(file_system_v1_system_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

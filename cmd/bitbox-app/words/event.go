@@ -121,6 +121,11 @@ func (l Language) nodeEvent(event *basev1.Event) string {
 		return l.Say("events.node.filling", l.Duration(e.NodeDiskFilling.GetFullSeconds()), l.Size(e.NodeDiskFilling.GetAvailableBytes()))
 	case *basev1.Event_DiskTrouble:
 		return l.Say("events.disk", l.Cited(client.Printable(e.DiskTrouble.GetTrouble())))
+	case *basev1.Event_NodeEventsMissed:
+		if e.NodeEventsMissed.Count == nil {
+			return l.Say("events.node.missing")
+		}
+		return l.Say("events.node.missed", e.NodeEventsMissed.GetCount())
 	case *basev1.Event_NodeUnmaintained:
 		return l.Say("events.node.unmaintained", e.NodeUnmaintained.GetSoftware(), e.NodeUnmaintained.GetVersion())
 	}

@@ -8,21 +8,16 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 )
 
-const (
-	// maxWaiting is how many events wait for one watcher. One that reads more slowly is ended, so
-	// that no stream has a gap.
-	maxWaiting = 64
-	// maxKept and maxKeptBytes bound what is kept in memory for a watcher that comes back.
-	maxKept      = 128
-	maxKeptBytes = 256 << 10
-)
+// maxWaiting is how many events wait for one watcher. One that reads more slowly is ended, so that
+// no stream has a gap.
+const maxWaiting = 64
 
 // Hub knows what is, and who watches. It calls nothing of the helper, so it may be called with
 // any lock held.
@@ -33,17 +28,13 @@ type Hub struct {
 	// middlewares is how many of them are the Middleware's.
 	middlewares int
 
-	now       func() time.Time
-	run       uint64 // the time of New in nanoseconds; it only has to differ between starts
-	number    uint64 // of what has happened last
-	kept      []*basev1.Event
-	keptBytes int
+	now func() time.Time
+	log *backlog.Log // what has happened
 }
 
 // New returns a Hub that knows nothing.
 func New(now func() time.Time) *Hub {
-	return &Hub{is: &systemv1.SystemEvent{}, watchers: map[chan *systemv1.SystemEvent]bool{}, now: now,
-		run: uint64(now().UnixNano())}
+	return &Hub{is: &systemv1.SystemEvent{}, watchers: map[chan *systemv1.SystemEvent]bool{}, now: now, log: backlog.New(now)}
 }
 
 // Note changes what is, and tells nobody.
@@ -57,7 +48,7 @@ func (h *Hub) Note(change func(is *systemv1.SystemEvent)) {
 func (h *Hub) Is() *systemv1.SystemEvent {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.describeLocked(nil, h.number)
+	return h.describeLocked(nil, h.log.Last())
 }
 
 // Publish tells every watcher what is and what has happened; nil: the posture, a restriction or
@@ -66,9 +57,9 @@ func (h *Hub) Publish(happened *basev1.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if happened != nil {
-		happened = h.keepLocked(happened)
+		happened = h.log.Add(happened)
 	}
-	event := h.describeLocked(happened, h.number)
+	event := h.describeLocked(happened, h.log.Last())
 	for watcher := range h.watchers {
 		select {
 		case watcher <- event:
@@ -79,46 +70,25 @@ func (h *Hub) Publish(happened *basev1.Event) {
 	}
 }
 
-// keepLocked gives what has happened a number and a time, and keeps it as long as there is room.
-func (h *Hub) keepLocked(happened *basev1.Event) *basev1.Event {
-	happened = proto.CloneOf(happened)
-	happened.Time = timestamppb.New(h.now())
-	h.number++
-	h.kept = append(h.kept, happened)
-	h.keptBytes += proto.Size(happened)
-	for len(h.kept) > maxKept || h.keptBytes > maxKeptBytes {
-		h.keptBytes -= proto.Size(h.kept[0])
-		h.kept[0] = nil // its memory is free at once
-		h.kept = h.kept[1:]
-	}
-	return happened
-}
-
 // pastLocked returns the first events of a stream: what is, then what has happened after an event
 // and is still kept.
 func (h *Hub) pastLocked(asked *systemv1.WatchSystem) []*systemv1.SystemEvent {
-	after := h.number
-	switch {
-	case asked.GetRun() == h.run:
-		after = min(after, asked.GetAfter())
-	case asked.GetRun() != 0:
-		after = 0
-	}
-	begin := max(after, h.number-uint64(len(h.kept)))
-	first := h.describeLocked(nil, begin)
-	first.Missed = begin - after
-	past := []*systemv1.SystemEvent{first}
-	for i, happened := range h.kept[uint64(len(h.kept))-(h.number-begin):] {
-		past = append(past, h.describeLocked(happened, begin+uint64(i)+1))
+	kept := h.log.After(backlog.Place{Run: asked.GetRun(), Number: asked.GetAfter()})
+	first := h.describeLocked(nil, kept.Begin)
+	first.Missed = kept.Missed
+	past, at := []*systemv1.SystemEvent{first}, kept.Begin
+	for _, happened := range kept.Events {
+		at.Number++
+		past = append(past, h.describeLocked(happened, at))
 	}
 	return past
 }
 
 // describeLocked makes an event of what is. The roles of Apps go with those that may have
 // changed them.
-func (h *Hub) describeLocked(happened *basev1.Event, number uint64) *systemv1.SystemEvent {
+func (h *Hub) describeLocked(happened *basev1.Event, at backlog.Place) *systemv1.SystemEvent {
 	event := proto.CloneOf(h.is)
-	event.Event, event.Run, event.Number = happened, h.run, number
+	event.Event, event.Run, event.Number = happened, at.Run, at.Number
 	if happened != nil {
 		event.AppRoles = nil
 	}

@@ -1,6 +1,7 @@
 package system
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -79,4 +80,47 @@ func TestOneChangeIsOneEventThatSaysWhatChanged(t *testing.T) {
 	b.advance(61 * time.Minute)
 	want = append(want, "SSH was switched off, and its sessions ended. |  | its time is over")
 	expect("its end", want...)
+}
+
+// The helper is stopped, as at an update, and tells something while nobody watches, up to its end and
+// from its start on. A watcher that comes back gets all of it, with the numbers that follow its last one.
+func TestAnOrderlyStopOfTheHelperLosesNoEvent(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	// since reads what has happened after an event, and the first message of that stream.
+	since := func(run, after uint64, reasons int) (first *systemv1.SystemEvent, got []string) {
+		t.Helper()
+		enough := errors.New("enough")
+		err := b.as(caller.Middleware).Each(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
+			WatchSystem: &systemv1.WatchSystem{Run: run, After: after}}}, func(reply *systemv1.SystemReply) error {
+			e := reply.GetEvent()
+			if first == nil {
+				first = e
+			}
+			if failed := e.GetEvent().GetApplyFailed(); failed != nil {
+				got = append(got, failed.GetReason())
+			}
+			if len(got) == reasons {
+				return enough
+			}
+			return nil
+		})
+		if !errors.Is(err, enough) {
+			t.Fatal(err)
+		}
+		return first, got
+	}
+	publish := func(reason string) {
+		b.helper.keeper.Events.Publish(&basev1.Event{Event: &basev1.Event_ApplyFailed{ApplyFailed: &basev1.ApplyFailedEvent{Reason: reason}}})
+	}
+	seen, _ := since(0, 0, 0)
+	publish("before the end")
+	b.stop()
+	b.start()
+	publish("after the start")
+	again, got := since(seen.GetRun(), seen.GetNumber(), 2)
+	if want := []string{"before the end", "after the start"}; !slices.Equal(got, want) || again.GetMissed() != 0 ||
+		again.GetRun() != seen.GetRun() || again.GetNumber() != seen.GetNumber() {
+		t.Errorf("%q came after %v", got, again)
+	}
 }

@@ -136,6 +136,9 @@ func Open(config Config) (*Helper, error) {
 	}
 	h := &Helper{config: config, keeper: keeper, later: turns.NewLater()}
 	log, clock, hub := config.Logger, config.Clock, keeper.Events
+	if err := hub.Resume(config.Directory); err != nil {
+		log.Warn("Apps will read that events may be missing", "error", err)
+	}
 	// systemd does nothing else while it reloads its units, so a reload and a change of a
 	// service wait for each other.
 	busy := turns.New()
@@ -233,8 +236,13 @@ func (h *Helper) Serve(ctx context.Context, users caller.Users, listeners ...*ne
 // Port returns the way to the Helper within its own process.
 func (h *Helper) Port(who caller.Who) helperclient.Port { return h.server.Port(who) }
 
-// Close ends the authority and closes the state. Run must have returned.
-func (h *Helper) Close() error { return h.keeper.Close() }
+// Close ends the authority, and closes the state. Run must have returned.
+func (h *Helper) Close() error {
+	if err := h.keeper.Events.Keep(h.config.Directory); err != nil {
+		h.config.Logger.Warn("after the next start Apps will read that events may be missing", "error", err)
+	}
+	return h.keeper.Close()
+}
 
 // StateKey returns the public half of K_state, the Base's id for Apps.
 func (h *Helper) StateKey() ed25519.PublicKey { return h.keeper.StateKey() }

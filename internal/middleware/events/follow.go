@@ -2,14 +2,14 @@ package events
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 )
 
 // followAgain is the pause after a broken stream before the helper's events are asked for again.
@@ -28,45 +28,92 @@ type Apps interface {
 	Known(id string) *basev1.App
 }
 
-// place is where the Middleware is among the events of the helper: after the one with this number, in
-// this run of the helper. Run 0: it has heard none yet.
-type place struct{ run, number uint64 }
+// source is a process whose events the Middleware passes on.
+type source int
 
-func (p place) mark() *mark { return &mark{name: markHelper, value: fmt.Sprint(p.run, " ", p.number)} }
+const (
+	fromHelper source = iota
+	fromNode
+	sourcesCount
+)
 
-// readPlace reads a mark. An empty or an odd one is the place of none.
-func readPlace(mark string) (p place) {
-	if _, err := fmt.Sscan(mark, &p.run, &p.number); err != nil {
-		return place{}
+// sources has the mark that keeps which event of a source was heard last, and the event that says how
+// many of its events are missing; nil: nobody knows.
+var sources = [sourcesCount]struct {
+	mark    string
+	missing func(count *uint64) *basev1.Event
+}{
+	fromHelper: {markHelper, func(count *uint64) *basev1.Event {
+		return &basev1.Event{Event: &basev1.Event_EventsMissed{EventsMissed: &basev1.EventsMissedEvent{Count: count}}}
+	}},
+	fromNode: {markNode, func(count *uint64) *basev1.Event {
+		return &basev1.Event{Event: &basev1.Event_NodeEventsMissed{NodeEventsMissed: &basev1.NodeEventsMissedEvent{Count: count}}}
+	}},
+}
+
+// hearing is how far the events of a source were heard.
+type hearing struct {
+	reader backlog.Reader
+	begun  bool // a stream of this start of the Middleware has begun
+}
+
+// ask is the place behind the last event that was heard.
+func (h *Hub) ask(from source) backlog.Place {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.heard[from].reader.Place()
+}
+
+// begin hears the begin of a stream, and reports what is missing before it.
+func (h *Hub) begin(from source, at backlog.Place, missed uint64) error {
+	missing, err := h.gap(from, at, missed)
+	if missing != nil {
+		h.Publish(missing)
 	}
-	return p
+	return err
 }
 
-// ask asks for the events after those that were heard.
-func (h *Hub) ask() *systemv1.SystemRequest {
+// gap returns the event that says what is missing; nil: nothing is.
+func (h *Hub) gap(from source, at backlog.Place, missed uint64) (*basev1.Event, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
-		WatchSystem: &systemv1.WatchSystem{Run: h.heard.run, After: h.heard.number}}}
-}
-
-// hear remembers an event of the helper, and returns one that says what is missing; nil: nothing is.
-// After a start of the Middleware, another run of the helper is no news: the event about the start
-// says what may be missing.
-func (h *Hub) hear(e *systemv1.SystemEvent) (missing *basev1.Event) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	before, following := h.heard, h.following
-	h.heard, h.following = place{e.GetRun(), e.GetNumber()}, true
-	missed := &basev1.EventsMissedEvent{}
+	heard := &h.heard[from]
+	gap, err := heard.reader.Begin(at, missed)
+	first := !heard.begun
+	heard.begun = true
 	switch {
-	case following && before.run != e.GetRun():
-	case e.GetMissed() > 0:
-		missed.Count = proto.Uint64(e.GetMissed())
-	default:
-		return nil
+	case err != nil || !gap.Is:
+		return nil, err
+	case gap.Count > 0:
+		return sources[from].missing(&gap.Count), nil
+	case first && h.history != nil && h.history.cutOff:
+		return nil, nil // the event about the start says that the last events may be missing
 	}
-	return &basev1.Event{Event: &basev1.Event_EventsMissed{EventsMissed: missed}}
+	return sources[from].missing(nil), nil
+}
+
+// next hears an event.
+func (h *Hub) next(from source, at backlog.Place) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.heard[from].reader.Next(at)
+}
+
+// ended hears that a source has ended in an orderly way.
+func (h *Hub) ended(from source) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.heard[from].reader.End()
+}
+
+// heardLocked is the marks of what was heard.
+func (h *Hub) heardLocked() (marks []*mark) {
+	for from := range h.heard {
+		if value := h.heard[from].reader.Mark(); value != "" {
+			marks = append(marks, &mark{name: sources[from].mark, value: value})
+		}
+	}
+	return marks
 }
 
 // Follow passes on the helper's events, until ctx ends. After a broken stream, and after a start of the
@@ -78,14 +125,24 @@ func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps, entryReloade
 	defer following.Wait()
 	following.Go(func() { h.followUpdates(ctx, helper) })
 	for ctx.Err() == nil {
-		err := helper.Each(ctx, h.ask(),
-			func(reply *systemv1.SystemReply) error {
-				if missing := h.hear(reply.GetEvent()); missing != nil {
-					h.Publish(missing)
+		asked, begun := h.ask(fromHelper), false
+		err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
+			WatchSystem: &systemv1.WatchSystem{Run: asked.Run, After: asked.Number}}},
+			func(reply *systemv1.SystemReply) (err error) {
+				system := reply.GetEvent()
+				at := backlog.Place{Run: system.GetRun(), Number: system.GetNumber()}
+				switch {
+				case !begun:
+					begun, err = true, h.begin(fromHelper, at, system.GetMissed())
+				case system.GetEvent() != nil:
+					err = h.next(fromHelper, at)
 				}
-				apps.SetRoles(reply.GetEvent().GetAppRoles())
-				entryReloaded(time.Duration(reply.GetEvent().GetEntryReloadedMs()) * time.Millisecond)
-				if event := reply.GetEvent().GetEvent(); event != nil {
+				if err != nil {
+					return err
+				}
+				apps.SetRoles(system.GetAppRoles())
+				entryReloaded(time.Duration(system.GetEntryReloadedMs()) * time.Millisecond)
+				if event := system.GetEvent(); event != nil {
 					name(event, apps)
 					h.Publish(event)
 				}
@@ -103,24 +160,48 @@ func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps, entryReloade
 
 // Node is bitbox-node, as FollowNode reaches it.
 type Node interface {
-	WatchEvents(ctx context.Context, receive func(*basev1.Event)) error
+	// WatchEvents hands what is kept after a place, and then each event, to receive.
+	WatchEvents(ctx context.Context, after backlog.Place, receive func(*nodev1.NodeEvent) error) error
 }
 
 // nodeAgain is how long after a broken stream the node's events are requested again. A Base may
 // have no node at all.
 const nodeAgain = 10 * time.Second
 
-// FollowNode passes on what bitbox-node tells, until ctx ends.
+// FollowNode passes on what bitbox-node tells, until ctx ends. It goes on behind the last event that
+// was heard, as Follow does. bitbox-node may have been taken over, so its events have the time at which
+// they arrive, and its numbers decide about nothing but the sentence that events are missing.
 func (h *Hub) FollowNode(ctx context.Context, node Node) {
 	for ctx.Err() == nil {
+		begun := false
 		// The log of bitbox-node says why it has ended, and the App shows that it does not answer.
-		_ = node.WatchEvents(ctx, h.Publish)
+		_ = node.WatchEvents(ctx, h.ask(fromNode), func(e *nodev1.NodeEvent) error {
+			at := backlog.Place{Run: e.GetRun(), Number: e.GetNumber()}
+			if !begun {
+				begun = true
+				return h.begin(fromNode, at, e.GetMissed())
+			}
+			if e.GetEnded() {
+				h.ended(fromNode)
+				return errNodeEnds
+			}
+			if err := h.next(fromNode, at); err != nil {
+				return err
+			}
+			if event := e.GetEvent(); event != nil {
+				h.Publish(event)
+			}
+			return nil
+		})
 		select {
 		case <-ctx.Done():
 		case <-time.After(nodeAgain):
 		}
 	}
 }
+
+// errNodeEnds ends a stream.
+var errNodeEnds = errors.New("bitbox-node ends")
 
 // name completes the App in an event of the helper, which knows only its id.
 func name(event *basev1.Event, apps Apps) {

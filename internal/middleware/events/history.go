@@ -28,7 +28,8 @@ const (
 //	marks   forgotten      the highest sequence that was forgotten (8)
 //	        boot           the boot in which the Middleware was started last
 //	        update         the update whose end was told last
-//	        helper         the last event of the system helper that was told: its run and number
+//	        helper         the last event of the system helper that was heard (backlog.Reader)
+//	        node           the last event of bitbox-node that was heard
 //	        running        there from the first event after a start to an orderly stop
 const (
 	bucketEvents = "events"
@@ -38,6 +39,7 @@ const (
 	markBoot      = "boot"
 	markUpdate    = "update"
 	markHelper    = "helper"
+	markNode      = "node"
 	markRunning   = "running"
 )
 
@@ -75,11 +77,7 @@ var policies = map[string]policy{
 	}},
 	"events_missed": {paced: true, merge: func(into, e *basev1.Event) {
 		a, b := into.GetEventsMissed(), e.GetEventsMissed()
-		if a.Count == nil || b.Count == nil {
-			a.Count = nil
-			return
-		}
-		a.Count = proto.Uint64(a.GetCount() + b.GetCount())
+		a.Count = sum(a.Count, b.Count)
 	}},
 	"apply_failed":      {paced: true},
 	"service_failed":    {paced: true, subject: func(e *basev1.Event) string { return e.GetServiceFailed().GetService().GetName() }},
@@ -95,6 +93,18 @@ var policies = map[string]policy{
 	"chain_reorganised": {paced: true},
 	"node_disk_filling": {paced: true},
 	"node_unmaintained": {paced: true},
+	"node_events_missed": {paced: true, merge: func(into, e *basev1.Event) {
+		a, b := into.GetNodeEventsMissed(), e.GetNodeEventsMissed()
+		a.Count = sum(a.Count, b.Count)
+	}},
+}
+
+// sum adds two numbers of missing events; nil: nobody knows.
+func sum(a, b *uint64) *uint64 {
+	if a == nil || b == nil {
+		return nil
+	}
+	return proto.Uint64(*a + *b)
 }
 
 // policy says what happens to events of a kind.
@@ -181,7 +191,7 @@ type mark struct{ name, value string }
 func openHistory(db *state.DB) (*history, error) {
 	h := &history{db: db, marks: map[string]string{}, kindOf: KindOf}
 	err := db.View(func(tx *state.Tx) error {
-		for _, name := range []string{markBoot, markUpdate, markHelper} {
+		for _, name := range []string{markBoot, markUpdate, markHelper, markNode} {
 			if value := tx.Get(bucketMarks, name); value != nil {
 				h.marks[name] = string(value)
 			}
@@ -274,10 +284,15 @@ func (h *history) gap() uint64 {
 	return h.forgotten
 }
 
-// end says on the disk that the Middleware was stopped in an orderly way, and up to which sequence
-// events are forgotten.
-func (h *history) end(gap uint64) error {
+// end says on the disk that the Middleware was stopped in an orderly way, up to which sequence events
+// are forgotten, and what was heard.
+func (h *history) end(gap uint64, heard ...*mark) error {
 	err := h.db.Update(func(tx *state.Tx) error {
+		for _, m := range heard {
+			if err := tx.Put(bucketMarks, m.name, []byte(m.value)); err != nil {
+				return err
+			}
+		}
 		return errors.Join(failpoint.Reach(stepKeep), tx.Delete(bucketMarks, markRunning),
 			tx.Put(bucketMarks, markForgotten, binary.BigEndian.AppendUint64(nil, gap)))
 	})

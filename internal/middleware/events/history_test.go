@@ -113,6 +113,8 @@ func TestEachEventArrivesOrTheStreamSaysHowManyAreMissing(t *testing.T) {
 			return int(e.GetPairingAttempt().GetRequests())
 		case e.GetEventsMissed() != nil:
 			return int(e.GetEventsMissed().GetCount())
+		case e.GetNodeEventsMissed() != nil:
+			return int(e.GetNodeEventsMissed().GetCount())
 		}
 		return 1 + missing
 	}
@@ -136,6 +138,9 @@ func TestEachEventArrivesOrTheStreamSaysHowManyAreMissing(t *testing.T) {
 				}
 				if event.GetEventsMissed() != nil {
 					event.GetEventsMissed().Count = proto.Uint64(1)
+				}
+				if event.GetNodeEventsMissed() != nil {
+					event.GetNodeEventsMissed().Count = proto.Uint64(1)
 				}
 				for i := range entries {
 					ban := &basev1.Ban{Jail: "sshd", Address: fmt.Sprintf("2001:db8:%x:%x::", n, i)}

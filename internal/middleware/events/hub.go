@@ -20,6 +20,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
@@ -48,8 +49,7 @@ type Hub struct {
 	unwritten   []queued      // in the order of their sequences
 	writer      chan struct{} // closed when the writer ends; nil: none runs
 	overflowed  bool          // events were left out, because too many waited for the disk
-	heard       place         // among the helper's events
-	following   bool          // heard is of this start of the Middleware
+	heard       [sourcesCount]hearing
 }
 
 // queued is an event on its way to subscribers.
@@ -87,7 +87,9 @@ func Open(db *state.DB, log *slog.Logger) *Hub {
 func newHub(history *history, log *slog.Logger) *Hub {
 	h := &Hub{log: log, subscribers: map[*Subscription]struct{}{}, history: history, paces: map[string]*pace{}}
 	if history != nil {
-		h.heard = readPlace(history.marks[markHelper])
+		for from := range h.heard {
+			h.heard[from].reader = backlog.Parse(history.marks[sources[from].mark])
+		}
 	}
 	return h
 }
@@ -177,8 +179,8 @@ func (h *Hub) queueLocked(q queued) {
 		h.overflowed = true
 		return
 	}
-	if q.kept && h.heard.run != 0 {
-		q.marks = append(q.marks, h.heard.mark())
+	if q.kept {
+		q.marks = append(q.marks, h.heardLocked()...)
 	}
 	h.unwritten = append(h.unwritten, q)
 	if h.writer == nil {
@@ -278,9 +280,9 @@ func (h *Hub) Close() {
 		return
 	}
 	h.mu.Lock()
-	gap := h.history.gap()
+	gap, heard := h.history.gap(), h.heardLocked()
 	h.mu.Unlock()
-	if err := h.history.end(gap); err != nil {
+	if err := h.history.end(gap, heard...); err != nil {
 		h.log.Error("events may be missing", "error", err)
 	}
 }

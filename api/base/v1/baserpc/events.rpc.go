@@ -21,8 +21,9 @@ func NewEventsServiceClient(caller Caller) EventsServiceClient { return EventsSe
 
 // WatchEvents sends a SubscribedEvent first, then events as they happen. Each is in the
 // stream, or a later one says that some are missing: the next of its kind (left_out, cut), an
-// EventsMissedEvent, a BaseStartedEvent (cut_off) or a SubscribedEvent (gap). A subscriber that reads
-// too slowly is ended (exhausted) and asks again after the last sequence that it has.
+// EventsMissedEvent, a NodeEventsMissedEvent, a BaseStartedEvent (cut_off) or a SubscribedEvent (gap).
+// A subscriber that reads too slowly is ended (exhausted) and asks again after the last sequence that
+// it has.
 func (c EventsServiceClient) WatchEvents(ctx context.Context, request *v1.WatchEventsRequest) (*Stream[v1.Event], error) {
 	return watch[v1.Event](ctx, c.caller, EventsServiceWatchEvents, request)
 }

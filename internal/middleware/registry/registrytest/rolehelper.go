@@ -38,7 +38,7 @@ func (h *RoleHelper) Each(ctx context.Context, request *systemv1.SystemRequest, 
 
 // Told is an event with the roles of Apps.
 func Told(roles map[*App]basev1.Role) *systemv1.SystemEvent {
-	event := &systemv1.SystemEvent{}
+	event := &systemv1.SystemEvent{Run: 1}
 	for a, role := range roles {
 		event.AppRoles = append(event.AppRoles, &systemv1.AppRole{SigningKey: a.Signing, Role: role})
 	}
