@@ -18,6 +18,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -471,4 +472,23 @@ func runJSON(t *testing.T, dir string, args ...string) []byte {
 		t.Errorf("bitbox-app %s: %v: %s", strings.Join(args, " "), err, errs.String())
 	}
 	return out
+}
+
+// The attack: a Base puts commands for a terminal, or text that is hidden or runs backwards, into what it tells. JSON escapes
+// the characters below U+0020 alone, and a person looks at the output in a terminal.
+func TestJSONIsHarmlessInATerminal(t *testing.T) {
+	const evil = "a\x1b[2J\u009b2J\u0085\x7f\u202ecod\u2028\u200b\U000e0041\ufffd ü😀"
+	for _, value := range []any{map[string]string{"name": evil}, &basev1.LogEntry{Text: evil}} {
+		text, err := marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.ContainsFunc(string(text), func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("it has a character that a terminal may obey: %+q", text)
+		}
+		var back map[string]any
+		if err := json.Unmarshal(text, &back); err != nil || back["name"] != evil && back["text"] != evil {
+			t.Errorf("%s is read as %+q (%v)", text, back, err)
+		}
+	}
 }

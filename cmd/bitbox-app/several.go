@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -377,7 +380,7 @@ func (e severalError) Error() string {
 
 func (e severalError) Unwrap() []error { return e.failures[:1] }
 
-// marshal makes JSON on one line. A message of the API shows every field.
+// marshal makes JSON on one line that is harmless in a terminal. A message of the API shows every field.
 func marshal(value any) ([]byte, error) {
 	message, ok := value.(proto.Message)
 	if !ok {
@@ -385,7 +388,7 @@ func marshal(value any) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("print JSON: %w", err)
 		}
-		return text, nil
+		return escapeHidden(text), nil
 	}
 	text, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(message)
 	if err != nil {
@@ -396,5 +399,22 @@ func marshal(value any) ([]byte, error) {
 	if err := json.Compact(&line, text); err != nil {
 		return nil, fmt.Errorf("print JSON: %w", err)
 	}
-	return line.Bytes(), nil
+	return escapeHidden(line.Bytes()), nil
+}
+
+// escapeHidden writes characters of strings that control a terminal, are invisible, or change the
+// direction of text as JSON escapes. JSON itself only wants this for those below U+0020, but
+// terminals also take U+009B for the beginning of a command.
+func escapeHidden(text []byte) []byte {
+	safe := make([]byte, 0, len(text))
+	for _, r := range string(text) {
+		if unicode.IsPrint(r) {
+			safe = utf8.AppendRune(safe, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			safe = fmt.Appendf(safe, `\u%04x`, unit)
+		}
+	}
+	return safe
 }

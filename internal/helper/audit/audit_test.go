@@ -41,6 +41,8 @@ type fake struct {
 	ran     []string // every command, in order
 	// fails makes everything fail: no question gets an answer.
 	fails error
+	// closes is what closing a file says.
+	closes error
 	// obeys is called for commands that have no output above.
 	obeys func(argv string) bool
 }
@@ -126,6 +128,11 @@ func (f *fake) Walk(_ context.Context, roots []string, visit func(string, File))
 		}
 	}
 	return f.leftOut
+}
+
+func (f *fake) CloseFile(root, path string) error {
+	f.ran = append(f.ran, "close "+path+" in "+root)
+	return f.closes
 }
 
 func (f *fake) Generation(generation.Files) (uint64, []generation.Drift, error) {

@@ -121,6 +121,35 @@ func (Host) ReadDir(path string) ([]string, error) {
 	return names, err
 }
 
+// CloseFile implements System. It looks at what it has opened and changes that, and no path.
+func (Host) CloseFile(root, path string) error {
+	below, err := filepath.Rel(root, path)
+	if err != nil {
+		return fmt.Errorf("close %q: %w", printable(path), err)
+	}
+	inside, err := os.OpenRoot(root)
+	if err != nil {
+		return fmt.Errorf("close %q: %w", printable(path), err)
+	}
+	defer inside.Close()
+	file, err := inside.OpenFile(below, os.O_RDONLY|syscall.O_NONBLOCK, 0) // no pipe makes it wait
+	if replaced(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("close %q: %w", printable(path), err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err == nil && isLoose(fileOf(info)) {
+		err = file.Chmod(info.Mode() &^ 0o002)
+	}
+	if err != nil {
+		return fmt.Errorf("close %q: %w", printable(path), err)
+	}
+	return nil
+}
+
 // Generation implements System.
 func (Host) Generation(files generation.Files) (uint64, []generation.Drift, error) {
 	store := generation.NewStore(generation.StateDirectory)

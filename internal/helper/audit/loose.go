@@ -51,26 +51,28 @@ func isLoose(f File) bool {
 	return everybody && (f.Mode.IsRegular() || f.Mode.IsDir() && f.Mode&fs.ModeSticky == 0)
 }
 
-// maxClosed is how many files one repair closes; each takes a process.
-const maxClosed = 1000
-
-// closeFiles removes the write permission for other users. The paths come from a walk of its own.
-// If there are more than maxClosed, the fix has to be asked for again. If somebody replaces a
-// file by a link meanwhile, another file loses a permission that it should not have.
+// closeFiles removes the write permission for other users. A file that somebody else removes or
+// replaces meanwhile keeps no other one open.
 func closeFiles(ctx context.Context, system System) error {
-	var paths []string
+	var refused error
 	_ = system.Walk(ctx, systemRoots, func(path string, f File) {
-		if isLoose(f) && len(paths) < maxClosed {
-			paths = append(paths, path)
+		if !isLoose(f) {
+			return
+		}
+		if err := system.CloseFile(rootOf(path), path); err != nil && refused == nil {
+			refused = err
 		}
 	})
-	for _, path := range paths {
-		if !strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0) {
-			return fmt.Errorf("close %q: it is not a path; close it by hand", printable(path))
-		}
-		if _, err := ask(ctx, system, chmod, "--", "o-w", path); err != nil {
-			return err
+	return refused
+}
+
+// rootOf is the innermost of the systemRoots that a path lies in.
+func rootOf(path string) string {
+	innermost := ""
+	for _, root := range systemRoots {
+		if (path == root || strings.HasPrefix(path, root+"/")) && len(root) > len(innermost) {
+			innermost = root
 		}
 	}
-	return nil
+	return innermost
 }

@@ -32,16 +32,110 @@ func TestLooseFilesAreFound(t *testing.T) {
 	})
 }
 
-// Somebody else chose this path.
-func TestClosingAFileTakesNoOptionFromItsName(t *testing.T) {
+// A file that cannot be closed keeps no other one open. Each file is closed within its own root.
+func TestEachLooseFileIsClosedInItsRoot(t *testing.T) {
 	f := base(t)
-	f.stat["/etc/--reference=x"] = File{Mode: 0o666}
-	f.obeys = func(string) bool { return true }
-	if err := Repair(context.Background(), f, idWorldWritable); err != nil {
+	paths := map[string]string{
+		"/etc/--reference=x": "/etc", "/var/lib/x": "/var/lib", middlewareState + "/x": middlewareState, "/var/library/x": "",
+	}
+	var want []string
+	for path, root := range paths {
+		f.stat[path] = File{Mode: 0o666}
+		if root != "" {
+			want = append(want, "close "+path+" in "+root)
+		}
+	}
+	f.closes = errors.New("no")
+	if err := Repair(context.Background(), f, idWorldWritable); !errors.Is(err, f.closes) {
+		t.Errorf("it says %v", err)
+	}
+	slices.Sort(f.ran)
+	if slices.Sort(want); !slices.Equal(f.ran, want) {
+		t.Errorf("ran %q, not %q", f.ran, want)
+	}
+}
+
+// The attack: while loose files are closed, their owner puts a link into the place of the file, or
+// of its folder. A file elsewhere that everybody has to write to would be closed. The broken variant
+// goes by the path, as chmod does.
+func TestClosingAFileReachesNothingElsewhere(t *testing.T) {
+	byPath := func(_, path string) error { return os.Chmod(path, 0o664) }
+	for name, swap := range map[string]func(folder, outside string) error{
+		"the folder": func(folder, outside string) error {
+			return errors.Join(os.RemoveAll(folder), os.Symlink(outside, folder))
+		},
+		"the file": func(folder, outside string) error {
+			path := filepath.Join(folder, "x")
+			return errors.Join(os.Remove(path), os.Symlink(filepath.Join(outside, "x"), path))
+		},
+		"nothing": func(string, string) error { return nil },
+	} {
+		for variant, closeFile := range map[string]func(root, path string) error{"": Host{}.CloseFile, "broken": byPath} {
+			root, outside := t.TempDir(), t.TempDir()
+			folder := filepath.Join(root, "folder")
+			if err := os.Mkdir(folder, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, directory := range []string{folder, outside} {
+				path := filepath.Join(directory, "x")
+				if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := errors.Join(swap(folder, outside), closeFile(root, filepath.Join(folder, "x")))
+			info, statErr := os.Stat(filepath.Join(outside, "x"))
+			if err = errors.Join(err, statErr); err != nil {
+				t.Fatal(err)
+			}
+			reached, want := info.Mode().Perm() != 0o666, variant == "broken" && name != "nothing"
+			if reached != want {
+				t.Errorf("with a link for %s the %s repair reaches a file elsewhere: %v", name, variant, reached)
+			}
+			if info, err = os.Stat(filepath.Join(folder, "x")); name == "nothing" && (err != nil || info.Mode().Perm() != 0o664) {
+				t.Errorf("the file itself is %v (%v)", info.Mode(), err)
+			}
+		}
+	}
+}
+
+// The attack: a flood of folders whose paths are as long as the kernel takes. All that are still to be
+// read would be in memory with their whole paths: 700 MiB, which is all that the helper may have.
+func TestAFloodOfLongPathsNeedsLittleMemory(t *testing.T) {
+	const folders, long = 3000, 14 * 250
+	root := t.TempDir()
+	deep := root
+	for range long / 250 {
+		deep = filepath.Join(deep, strings.Repeat("x", 249))
+	}
+	if err := os.MkdirAll(deep, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{chmod + " -- o-w /etc/--reference=x"}; !slices.Equal(f.ran, want) {
-		t.Errorf("ran %q", f.ran)
+	inside, err := os.OpenRoot(deep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	for n := range folders {
+		if err := inside.Mkdir(strconv.Itoa(n), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	memory := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, visits, needs := memory(), 0, uint64(0)
+	if leftOut := (Host{}).Walk(t.Context(), []string{root}, func(string, File) {
+		if visits++; visits == folders { // the others are still to be read
+			needs = memory() - min(before, memory())
+		}
+	}); leftOut != nil || visits < folders {
+		t.Fatalf("%d were visited; left out %q", visits, leftOut)
+	}
+	if needs > folders*long/4 {
+		t.Errorf("%d folders with paths of %d bytes need %d KiB", folders, long, needs>>10)
 	}
 }
 
@@ -135,9 +229,15 @@ func TestAFloodOfFilesHidesNothingElsewhere(t *testing.T) {
 }
 
 // The attack: the owner of a folder replaces what the walk has listed before it gets there. The
-// walk must go on, and keep what it has found.
+// walk must go on, keep what it has found, and not be led elsewhere.
 func TestAFolderThatIsReplacedWhileItIsWalkedHidesNothing(t *testing.T) {
 	outside := t.TempDir()
+	for _, hidden := range []string{"loose", "inner/loose", "beside/loose", "other/loose"} { // none of the walk's roots
+		path := filepath.Join(outside, hidden)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, replace := range map[string]func(path string) error{
 		"by nothing":        func(string) error { return nil },
 		"by a file":         func(path string) error { return os.WriteFile(path, nil, 0o600) },
@@ -209,7 +309,7 @@ func TestAFolderThatCannotBeReadHidesNothingElsewhere(t *testing.T) {
 	}()
 	<-done
 	slices.Sort(leftOut)
-	want := []string{closed + " cannot be read", filepath.Join(listed, "inner") + " cannot be read"}
+	want := []string{closed + " cannot be read", listed + " cannot be read"}
 	if !slices.Equal(found, []string{loose}) || !slices.Equal(leftOut, want) {
 		t.Errorf("found %q; left out %q, not %q", found, leftOut, want)
 	}

@@ -27,6 +27,9 @@ type System interface {
 	// links. A root inside another is visited once. If there is too much, if something cannot be
 	// read, or if ctx ends, Walk leaves files out and returns a line for each such place.
 	Walk(ctx context.Context, roots []string, visit func(path string, f File)) (leftOut []string)
+	// CloseFile takes the permission to write from other users, if path is still a loose file or
+	// directory. Everybody may have put a link there: nothing outside root is changed.
+	CloseFile(root, path string) error
 	// Generation returns the number of the generation in force, and where its files differ from
 	// those given.
 	Generation(files generation.Files) (number uint64, drift []generation.Drift, err error)

@@ -42,6 +42,7 @@ func (Host) Walk(ctx context.Context, roots []string, visit func(path string, f 
 type walk struct {
 	roots   []string
 	root    string
+	inside  *os.Root // the root: no link that somebody puts below it leads the walk out
 	visit   func(string, File)
 	device  uint64 // of the root's file system
 	entries int    // visited below the root
@@ -60,12 +61,20 @@ func (w *walk) leave(format string, arguments ...any) {
 // must not end the walk.
 func (w *walk) missed(path string, err error) {
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP): // removed, or replaced
+	case replaced(err):
 	case errors.Is(err, syscall.ENAMETOOLONG):
 		w.leave("%s: a path in it is longer than the kernel takes", w.root)
 	default:
 		w.leave("%s cannot be read", path)
 	}
+}
+
+// replaced tells whether something below an os.Root was removed, or something else has taken its
+// place. The error of a link that leads out of the root has no number.
+func replaced(err error) bool {
+	var number syscall.Errno
+	return err != nil && (!errors.As(err, &number) || errors.Is(err, fs.ErrNotExist) ||
+		errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP))
 }
 
 func (w *walk) whole(ctx context.Context) {
@@ -78,21 +87,37 @@ func (w *walk) whole(ctx context.Context) {
 	if !known || !info.IsDir() {
 		return
 	}
+	if w.inside, err = os.OpenRoot(w.root); err != nil {
+		w.missed(w.root, err)
+		return
+	}
+	defer w.inside.Close()
 	w.device = stat.Dev
 	w.visit(w.root, fileOf(info))
 	w.below(ctx)
 }
 
-// directory is one that is still to be read.
+// directory is one that is still to be read. It has its own name only: whole paths of a flood of
+// folders would need as much memory as the helper may have.
 type directory struct {
-	path  string
+	in    *directory // nil: it is the root
+	name  string
 	depth int
 }
 
-// below visits everything below the root. It holds one directory open, and the paths of those still
+// path is the path below the root.
+func (d *directory) path() string {
+	names := make([]string, d.depth)
+	for at := d; at != nil; at = at.in {
+		names[at.depth-1] = at.name
+	}
+	return filepath.Join(names...)
+}
+
+// below visits everything below the root. It holds one directory open, and the names of those still
 // to be read, fewer than maxEntries.
 func (w *walk) below(ctx context.Context) {
-	for pending := []directory{{w.root, 1}}; len(pending) > 0; {
+	for pending := []*directory{{name: ".", depth: 1}}; len(pending) > 0; {
 		next := pending[len(pending)-1]
 		inner := w.read(ctx, next)
 		if w.entries > maxEntries {
@@ -108,10 +133,12 @@ func (w *walk) below(ctx context.Context) {
 }
 
 // read visits the entries of one directory, and returns the directories among them.
-func (w *walk) read(ctx context.Context, d directory) (inner []directory) {
-	file, err := os.OpenFile(d.path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+func (w *walk) read(ctx context.Context, d *directory) (inner []*directory) {
+	below := d.path()
+	whole := filepath.Join(w.root, below)
+	file, err := w.inside.OpenFile(below, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		w.missed(d.path, err)
+		w.missed(whole, err)
 		return nil
 	}
 	defer file.Close()
@@ -119,13 +146,13 @@ func (w *walk) read(ctx context.Context, d directory) (inner []directory) {
 		entries, err := file.ReadDir(readAtOnce)
 		for _, entry := range entries {
 			if count++; count > maxInDirectory {
-				w.leave("%s: there are more than %d files in it", d.path, maxInDirectory)
+				w.leave("%s: there are more than %d files in it", whole, maxInDirectory)
 				return inner
 			}
 			if w.entries++; w.entries > maxEntries || ctx.Err() != nil {
 				return inner
 			}
-			path := filepath.Join(d.path, entry.Name())
+			path := filepath.Join(whole, entry.Name())
 			info, err := entry.Info()
 			if err != nil {
 				w.missed(path, err)
@@ -144,11 +171,11 @@ func (w *walk) read(ctx context.Context, d directory) (inner []directory) {
 				w.leave("%s: there are folders more than %d levels deep", w.root, maxDepth)
 				continue
 			}
-			inner = append(inner, directory{path, d.depth + 1})
+			inner = append(inner, &directory{d, entry.Name(), d.depth + 1})
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
-				w.missed(d.path, err)
+				w.missed(whole, err)
 			}
 			return inner
 		}
