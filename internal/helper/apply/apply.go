@@ -305,18 +305,17 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 
 // closeAtOnce ends what is over for good before anything else is done: writing, validating and
 // reloading take a second or more on a small machine. The reload of the packet filter removes the
-// blocks, once its rules say the same.
+// blocks, once its rules say the same. They come first, because sshd takes a while to stop.
 func (r *Run) closeAtOnce(ctx context.Context) error {
-	if r.wanted.SSH == nil && hadSSH(r.before) {
-		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
+	if closings := closingsOf(r.before, r.wanted); len(closings) > 0 {
+		if err := r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) }); err != nil {
 			return err
 		}
 	}
-	closings := closingsOf(r.before, r.wanted)
-	if len(closings) == 0 {
-		return nil
+	if r.wanted.SSH == nil && hadSSH(r.before) {
+		return r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH)
 	}
-	return r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) })
+	return nil
 }
 
 func (r *Run) write(ctx context.Context) error {
