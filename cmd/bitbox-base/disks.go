@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
+	"os"
 	"os/user"
 	"strconv"
 
@@ -29,7 +31,7 @@ what is on it, and its health, and leaves that for the system helper.`,
 		Example: `  systemctl start bitbox-base-disks    # runs: bitbox-base disks look`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			disks, err := chaindisk.Look(c.Context(), chaindisk.Exec)
+			disks, err := chaindisk.Look(c.Context(), chaindisk.Exec, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 			if err != nil {
 				return err
 			}

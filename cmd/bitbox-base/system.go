@@ -154,7 +154,7 @@ func runSystem(ctx context.Context) error {
 		config.Logger.Warn("programs have no cgroup of their own", "error", err)
 	}
 	machine := host.New(host.MaxPrograms)
-	auditor := &host.Auditor{}
+	auditor := &host.Auditor{Log: config.Logger}
 	config.Live, config.Banner, config.Network, config.Auditor = machine.Reserved(), machine, machine, auditor
 	config.Sockets = machine
 	config.Identities = machine.Identities

@@ -5,10 +5,11 @@ package atomicfile
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // WriteFileAtomic creates or replaces the file at path. When it returns nil, the new content is
@@ -26,12 +27,12 @@ func WriteFileAtomic(path string, data []byte, mode fs.FileMode) (err error) {
 	// CreateTemp makes it with mode 0600, in the same directory, so that it can be renamed.
 	file, err := os.CreateTemp(dir, "."+name+".*.new")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return reason.Errorf("write %s: %w", path, err)
 	}
 	temporary := file.Name()
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("write %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(temporary))))
+			err = reason.Errorf("write %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(temporary))))
 		}
 	}()
 	// The mode is set before the content is written.

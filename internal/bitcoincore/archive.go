@@ -3,10 +3,10 @@ package bitcoincore
 import (
 	"bytes"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Sizes of the files of a release, in bytes.
@@ -42,7 +42,7 @@ type Archive struct {
 func ParseArchive(name string) (Archive, error) {
 	match := archiveName.FindStringSubmatch(name)
 	if match == nil {
-		return Archive{}, fmt.Errorf("%.80q is not the name of a release of Bitcoin Core for Linux, such as bitcoin-%d.0-%s.tar.gz; leave the file its name",
+		return Archive{}, reason.Errorf("%.80q is not the name of a release of Bitcoin Core for Linux, such as bitcoin-%d.0-%s.tar.gz; leave the file its name",
 			name, newest, targets["amd64"])
 	}
 	version, err := ParseVersion(match[1])
@@ -57,19 +57,19 @@ func ParseArchive(name string) (Archive, error) {
 			return Archive{name, version, architecture}, nil
 		}
 	}
-	return Archive{}, fmt.Errorf("the release is for %s, and a Base is %s or %s", match[2], targets["amd64"], targets["arm64"])
+	return Archive{}, reason.Errorf("the release is for %s, and a Base is %s or %s", match[2], targets["amd64"], targets["arm64"])
 }
 
 // For refuses an archive for another kind of machine, given as Debian names it.
 func (a Archive) For(architecture string) error {
 	if a.Architecture != architecture {
-		return fmt.Errorf("the release is for %s, and this Base needs the one for %s", targets[a.Architecture], targets[architecture])
+		return reason.Errorf("the release is for %s, and this Base needs the one for %s", targets[a.Architecture], targets[architecture])
 	}
 	return nil
 }
 
 // ErrSums: SHA256SUMS is not as the project writes it.
-var ErrSums = errors.New("SHA256SUMS is damaged; fetch it again")
+var ErrSums = reason.New("SHA256SUMS is damaged; fetch it again")
 
 var sumLine = regexp.MustCompile(`^([0-9a-f]{64})  ([A-Za-z0-9._-]{1,100})$`)
 
@@ -93,7 +93,7 @@ func Sum(sums []byte, name string) (string, error) {
 		found = match[1]
 	}
 	if found == "" {
-		return "", fmt.Errorf("SHA256SUMS does not list %s; take the file of the same release", name)
+		return "", reason.Errorf("SHA256SUMS does not list %s; take the file of the same release", name)
 	}
 	return found, nil
 }
@@ -102,7 +102,7 @@ func Sum(sums []byte, name string) (string, error) {
 func Compare(sums []byte, name string, hash [32]byte) error {
 	want, err := Sum(sums, name)
 	if err == nil && want != hex.EncodeToString(hash[:]) {
-		err = fmt.Errorf("%s is damaged or not genuine: its hash is not the one in SHA256SUMS; fetch it again", name)
+		err = reason.Errorf("%s is damaged or not genuine: its hash is not the one in SHA256SUMS; fetch it again", name)
 	}
 	return err
 }

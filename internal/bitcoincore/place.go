@@ -5,7 +5,6 @@ package bitcoincore
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
@@ -63,16 +63,16 @@ func ReadRecord(place string) (Record, error) {
 		_, err = ParseVersion(r.Version)
 	}
 	if err == nil && !folderName.MatchString(r.Folder) {
-		err = errors.New("its folder has no name that a Base gives")
+		err = reason.New("its folder has no name that a Base gives")
 	}
 	if err != nil {
-		return Record{}, fmt.Errorf("read which Bitcoin Core is in %s: %w", place, err)
+		return Record{}, reason.Errorf("read which Bitcoin Core is in %s: %w", place, err)
 	}
 	return r, nil
 }
 
 // ErrNone: neither the builder nor an owner has brought Bitcoin Core.
-var ErrNone = errors.New("no release of Bitcoin Core is installed")
+var ErrNone = reason.New("no release of Bitcoin Core is installed")
 
 // Find returns the path of the newest bitcoind of some places; of two that are equal, that of the
 // first. A place whose record or program cannot be used counts as empty, unless all are: then the
@@ -111,11 +111,11 @@ func Executable(path string) error {
 		owner, ok := info.Sys().(*syscall.Stat_t)
 		switch want := p != path; {
 		case info.IsDir() != want || !want && !info.Mode().IsRegular():
-			return fmt.Errorf("%s is neither a regular file nor a folder where one has to be", p)
+			return reason.Errorf("%s is neither a regular file nor a folder where one has to be", p)
 		case info.Mode().Perm()&0o022 != 0:
-			return fmt.Errorf("%s can be written by users other than root (mode %04o)", p, info.Mode().Perm())
+			return reason.Errorf("%s can be written by users other than root (mode %04o)", p, info.Mode().Perm())
 		case ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
-			return fmt.Errorf("%s belongs to user %d, not to root", p, owner.Uid)
+			return reason.Errorf("%s belongs to user %d, not to root", p, owner.Uid)
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // majors is the one table of the major versions that a Base takes, with the day of each first
@@ -41,7 +43,7 @@ var number = regexp.MustCompile(`^(\d{1,3})\.(\d{1,3})$`)
 func ParseVersion(text string) (Version, error) {
 	match := number.FindStringSubmatch(text)
 	if match == nil {
-		return Version{}, fmt.Errorf("%.40q is no version of a release of Bitcoin Core, such as %d.0", text, newest)
+		return Version{}, reason.Errorf("%.40q is no version of a release of Bitcoin Core, such as %d.0", text, newest)
 	}
 	major, _ := strconv.Atoi(match[1]) // at most 3 digits
 	minor, _ := strconv.Atoi(match[2])
@@ -59,7 +61,7 @@ func (v Version) Newer(than Version) bool {
 // Check refuses a version that a Base does not take.
 func (v Version) Check() error {
 	if _, known := majors[v.Major]; !known {
-		return fmt.Errorf("this Base takes Bitcoin Core %d to %d, and this is %v", oldest, newest, v)
+		return reason.Errorf("this Base takes Bitcoin Core %d to %d, and this is %v", oldest, newest, v)
 	}
 	return nil
 }

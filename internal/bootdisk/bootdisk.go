@@ -5,10 +5,11 @@ package bootdisk
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Numbers of the partitions. The image holds the first three; the first boot makes the others.
@@ -63,7 +64,7 @@ const BlockSize = 4096
 func PartUUIDs(rootHash string) (root, verity string, err error) {
 	b, err := hex.DecodeString(rootHash)
 	if err != nil || len(b) != 32 || strings.ToLower(rootHash) != rootHash {
-		return "", "", fmt.Errorf("read the root hash %q: it is not 64 hexadecimal digits in lower case", rootHash)
+		return "", "", reason.Errorf("read the root hash %q: it is not 64 hexadecimal digits in lower case", rootHash)
 	}
 	uuid := func(b []byte) string { return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]) }
 	return uuid(b[:16]), uuid(b[16:]), nil
@@ -108,10 +109,10 @@ func RootHash(commandLine string) (string, error) {
 		}
 	}
 	if len(found) != 1 {
-		return "", fmt.Errorf("read the kernel's command line: it names %d root hashes, not one", len(found))
+		return "", reason.Errorf("read the kernel's command line: it names %d root hashes, not one", len(found))
 	}
 	if _, _, err := PartUUIDs(found[0]); err != nil {
-		return "", fmt.Errorf("read the kernel's command line: %w", err)
+		return "", reason.Errorf("read the kernel's command line: %w", err)
 	}
 	return found[0], nil
 }
@@ -123,7 +124,7 @@ var versions = regexp.MustCompile(`^[0-9][0-9A-Za-z.+~:-]{0,63}$`)
 // the boot loader would read "+3" as a number of tries, and FAT has no colon in names.
 func EntryName(version string, tries int) (string, error) {
 	if !versions.MatchString(version) {
-		return "", errors.New("name a file on the ESP: that is no version of this software")
+		return "", reason.New("name a file on the ESP: that is no version of this software")
 	}
 	name := ImageID + "_" + strings.NewReplacer("+", "_", ":", "=").Replace(version)
 	if tries > 0 {

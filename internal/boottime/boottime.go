@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Clock is CLOCK_BOOTTIME: it never goes back, and counts while the machine
@@ -43,10 +45,10 @@ func readID(files ...string) (string, error) {
 	}
 	text := strings.ReplaceAll(strings.TrimSpace(string(id)), "-", "")
 	if err == nil && text == "" {
-		err = errors.New("it is empty")
+		err = reason.New("it is empty")
 	}
 	if err != nil {
-		return "", fmt.Errorf("read the id of this boot from %s: %w", strings.Join(files, " or "), err)
+		return "", reason.Errorf("read the id of this boot from %s: %w", strings.Join(files, " or "), err)
 	}
 	return text, nil
 }

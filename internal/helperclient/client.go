@@ -5,13 +5,13 @@ package helperclient
 
 import (
 	"context"
-	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // MaxMiddlewareReaders is how many logs are read for Apps at once. The helper keeps some more
@@ -51,7 +51,7 @@ func (s socket) Stream(ctx context.Context, request *systemv1.SystemRequest, rec
 		}
 		reply := &systemv1.SystemReply{}
 		if err := proto.Unmarshal(b, reply); err != nil {
-			return fmt.Errorf("read the system helper's reply: %w", err)
+			return reason.Errorf("read the system helper's reply: %w", err)
 		}
 		if err := receive(reply); err != nil {
 			return err
@@ -88,7 +88,7 @@ func (c Client) Do(ctx context.Context, request *systemv1.SystemRequest, progres
 		err = ipc.ErrRefused
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the system helper: %w", err)
+		return nil, reason.Errorf("ask the system helper: %w", err)
 	}
 	return last, nil
 }

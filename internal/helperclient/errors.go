@@ -2,7 +2,6 @@ package helperclient
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
@@ -70,6 +69,6 @@ func Full(err error) string {
 
 // Errorf makes a refusal; the format is that of fmt.Errorf. Its sentence has the words of package reason.
 func Errorf(code Code, format string, args ...any) *Error {
-	err := fmt.Errorf(format, args...)
+	err := reason.Errorf(format, args...)
 	return &Error{Code: code, Message: reason.Of(err), full: err.Error()}
 }

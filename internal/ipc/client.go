@@ -3,13 +3,14 @@ package ipc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"net"
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // DialTime is how long a client waits for a connection, and for its request to be accepted.
@@ -23,17 +24,17 @@ type Client struct{ path string }
 func Dial(path string) *Client { return &Client{path} }
 
 // ErrNotRunning is returned when nobody listens on the socket.
-var ErrNotRunning = errors.New("nothing is running there; start it first")
+var ErrNotRunning = reason.New("nothing is running there; start it first")
 
 // ErrRefused is returned when the server closed the connection without an answer.
-var ErrRefused = errors.New("the other program closed the connection without an answer; is it running as this user?")
+var ErrRefused = reason.New("the other program closed the connection without an answer; is it running as this user?")
 
 // Call sends one request, of kind 0, and returns its first answer. It waits as long as ctx.
 func (c *Client) Call(ctx context.Context, request []byte) ([]byte, error) {
 	for answer, err := range c.Stream(ctx, 0, request) {
 		return answer, err
 	}
-	return nil, fmt.Errorf("call %s: %w", c.path, ErrRefused)
+	return nil, reason.Errorf("call %s: %w", c.path, ErrRefused)
 }
 
 // Stream sends one request of a kind and yields its answers as they come. An error is the last
@@ -47,7 +48,7 @@ func (c *Client) Stream(ctx context.Context, kind uint16, request []byte) iter.S
 		if ctx.Err() != nil {
 			err = ctx.Err() // the reason why the connection was closed
 		}
-		yield(nil, fmt.Errorf("call %s: %w", c.path, err))
+		yield(nil, reason.Errorf("call %s: %w", c.path, err))
 	}
 }
 

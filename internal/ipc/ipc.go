@@ -14,10 +14,10 @@ package ipc
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"io"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Bounds of both sides.
@@ -48,12 +48,12 @@ const (
 const endOfStream = 0xFFFFFFFF
 
 // errEndOfStream is returned by readMessage instead of a message.
-var errEndOfStream = errors.New("the stream of answers has ended")
+var errEndOfStream = reason.New("the stream of answers has ended")
 
 // writeRequest makes one Write call, like writeMessage.
 func writeRequest(w io.Writer, kind uint16, message []byte) error {
 	if len(message) > MaxMessageSize {
-		return fmt.Errorf("a message of %d bytes is longer than %d", len(message), MaxMessageSize)
+		return reason.Errorf("a message of %d bytes is longer than %d", len(message), MaxMessageSize)
 	}
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, requestHeader+len(message)), uint32(len(message)))
 	_, err := w.Write(append(binary.BigEndian.AppendUint16(b, kind), message...))
@@ -71,7 +71,7 @@ func readRequest(r io.Reader) (kind uint16, size int, err error) {
 	}
 	length := binary.BigEndian.Uint32(header[:])
 	if length > MaxMessageSize {
-		return 0, 0, fmt.Errorf("a message of %d bytes is longer than %d", length, MaxMessageSize)
+		return 0, 0, reason.Errorf("a message of %d bytes is longer than %d", length, MaxMessageSize)
 	}
 	return binary.BigEndian.Uint16(header[4:]), int(length), nil
 }
@@ -80,7 +80,7 @@ func readRequest(r io.Reader) (kind uint16, size int, err error) {
 // message.
 func writeMessage(w io.Writer, message []byte) error {
 	if len(message) > MaxMessageSize {
-		return fmt.Errorf("a message of %d bytes is longer than %d", len(message), MaxMessageSize)
+		return reason.Errorf("a message of %d bytes is longer than %d", len(message), MaxMessageSize)
 	}
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(message)), uint32(len(message)))
 	_, err := w.Write(append(b, message...))
@@ -104,7 +104,7 @@ func readMessage(r io.Reader) ([]byte, error) {
 	case size == endOfStream:
 		return nil, errEndOfStream
 	case size > MaxMessageSize:
-		return nil, fmt.Errorf("a message of %d bytes is longer than %d", size, MaxMessageSize)
+		return nil, reason.Errorf("a message of %d bytes is longer than %d", size, MaxMessageSize)
 	}
 	return readBody(r, int(size))
 }

@@ -2,10 +2,11 @@ package ipc
 
 import (
 	"errors"
-	"fmt"
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // peerOf asks the kernel who connected (SO_PEERCRED, unix(7)).
@@ -20,7 +21,7 @@ func peerOf(conn *net.UnixConn) (Peer, error) {
 		credentials, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	if err := errors.Join(err, failed); err != nil {
-		return Peer{}, fmt.Errorf("ask for the peer's credentials: %w", err)
+		return Peer{}, reason.Errorf("ask for the peer's credentials: %w", err)
 	}
 	return Peer{UID: credentials.Uid, GID: credentials.Gid, PID: credentials.Pid}, nil
 }

@@ -3,13 +3,14 @@ package ipc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Peer is the process at the other end of a socket, as the kernel identifies it.
@@ -52,7 +53,7 @@ func SameUser(peer Peer) error {
 	if peer.UID == 0 || int(peer.UID) == os.Geteuid() {
 		return nil
 	}
-	return fmt.Errorf("user %d may not use this socket", peer.UID)
+	return reason.Errorf("user %d may not use this socket", peer.UID)
 }
 
 // Serve serves peers that SameUser accepts. See Server.Serve.
@@ -90,7 +91,7 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 			wait(ctx, acceptPause)
 			continue
 		case err != nil:
-			return fmt.Errorf("accept on %s: %w", listener.Addr(), err)
+			return reason.Errorf("accept on %s: %w", listener.Addr(), err)
 		}
 		peer, err := s.admit(conn, perUser)
 		if err != nil {
@@ -144,12 +145,12 @@ func (s *Server) admit(conn *net.UnixConn, perUser *users) (Peer, error) {
 		return peer, err
 	}
 	if _, entered := perUser.enter(peer.UID); !entered {
-		return peer, fmt.Errorf("user %d has %d %w", peer.UID, MaxPerUser, errTooMany)
+		return peer, reason.Errorf("user %d has %d %w", peer.UID, MaxPerUser, errTooMany)
 	}
 	return peer, nil
 }
 
-var errTooMany = errors.New("connections already")
+var errTooMany = reason.New("connections already")
 
 // users counts connections by user.
 type users struct {
@@ -187,7 +188,7 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) erro
 	}
 	kind, size, err := readRequest(conn)
 	if err != nil {
-		return fmt.Errorf("read a request: %w", err)
+		return reason.Errorf("read a request: %w", err)
 	}
 	request := &Request{Kind: kind, Size: size, read: func() ([]byte, error) {
 		// The peer is not to blame for its own waiting time.
@@ -196,7 +197,7 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) erro
 		}
 		message, err := readBody(conn, size)
 		if err != nil {
-			return nil, fmt.Errorf("read a request: %w", err)
+			return nil, reason.Errorf("read a request: %w", err)
 		}
 		if err := conn.SetReadDeadline(time.Time{}); err != nil {
 			return nil, err
@@ -215,7 +216,7 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) erro
 		return writeMessage(conn, answer)
 	})
 	if err != nil {
-		return fmt.Errorf("answer a request: %w", err)
+		return reason.Errorf("answer a request: %w", err)
 	}
 	if err := conn.SetWriteDeadline(time.Now().Add(AnswerTime)); err != nil {
 		return err
@@ -230,25 +231,25 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) erro
 func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	address, err := addressOf(path)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return nil, reason.Errorf("listen on %s: %w", path, err)
 	}
 	conn, err := net.DialUnix("unix", nil, address)
 	if err == nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("listen on %s: another program answers there; end it first", path)
+		return nil, reason.Errorf("listen on %s: another program answers there; end it first", path)
 	}
 	info, missing := os.Lstat(path)
 	if errors.Is(err, syscall.ECONNREFUSED) && missing == nil && info.Mode().Type() == fs.ModeSocket {
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("listen on %s: remove the socket that an ended program left: %w", path, err)
+			return nil, reason.Errorf("listen on %s: remove the socket that an ended program left: %w", path, err)
 		}
 	}
 	listener, err := net.ListenUnix("unix", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return nil, reason.Errorf("listen on %s: %w", path, err)
 	}
 	if err := os.Chmod(path, mode); err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, errors.Join(err, listener.Close()))
+		return nil, reason.Errorf("listen on %s: %w", path, errors.Join(err, listener.Close()))
 	}
 	return listener, nil
 }
@@ -257,7 +258,7 @@ func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 // the zero byte at its end (unix(7)).
 func addressOf(path string) (*net.UnixAddr, error) {
 	if len(path) > 107 {
-		return nil, fmt.Errorf("the path of a socket has at most 107 bytes, not %d; choose a shorter directory", len(path))
+		return nil, reason.Errorf("the path of a socket has at most 107 bytes, not %d; choose a shorter directory", len(path))
 	}
 	return &net.UnixAddr{Name: path, Net: "unix"}, nil
 }

@@ -13,11 +13,13 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 )
 
-// module is the path of this module. The types of errors that are declared in it have texts of our own.
+// module is the path of this module. The types of errors that are declared in it have texts of our own. Program
+// main is ours, too.
 const module = "github.com/BitBoxSwiss/bitbox-base/"
 
 // Teller is an error that has a reason for people besides its text for engineers.
@@ -26,9 +28,46 @@ type Teller interface {
 	Reason() string
 }
 
-// Of is the text of an error in one line. In it, words of our own replace each error that a library or the
-// system has made. Errors made by package errors or fmt count as our own, except for known ones of the
-// standard library: nothing tells where they were made.
+// own is an error that New or Errorf has made: its text is ours, and a library could not have made it.
+type own struct {
+	text   string
+	causes []error // those that the format wraps
+	shown  []error // those that stand in the text, in their order
+}
+
+// New makes an error, as errors.New does, whose text people may read.
+func New(text string) error { return &own{text: text} }
+
+// Errorf makes an error, as fmt.Errorf does, whose format people may read. Of replaces what libraries have made
+// among its arguments.
+func Errorf(format string, args ...any) error {
+	made := fmt.Errorf(format, args...)
+	err := &own{text: made.Error(), causes: causesOf(made)}
+	for _, arg := range args {
+		if shown, is := arg.(error); is {
+			err.shown = append(err.shown, shown)
+		}
+	}
+	return err
+}
+
+func (o *own) Error() string   { return o.text }
+func (o *own) Unwrap() []error { return o.causes }
+
+func causesOf(err error) []error {
+	var causes []error
+	switch wrapping := err.(type) {
+	case interface{ Unwrap() error }:
+		causes = []error{wrapping.Unwrap()}
+	case interface{ Unwrap() []error }:
+		causes = slices.Clone(wrapping.Unwrap())
+	}
+	return slices.DeleteFunc(causes, func(cause error) bool { return cause == nil })
+}
+
+// Of is the text of an error in one line, as far as it was made in this module: by New or Errorf, or as a type
+// that is declared here. Words of our own replace each other error, also one that package errors or fmt has
+// made: nothing tells whether a library had it made.
 func Of(err error) string {
 	return strings.Join(strings.Fields(strings.ReplaceAll(text(err), "\n", "; ")), " ")
 }
@@ -37,47 +76,52 @@ func text(err error) string {
 	if teller, is := err.(Teller); is {
 		return teller.Reason()
 	}
-	if isForeign(err) {
+	if !isOurs(err) {
 		return words(err)
 	}
-	all := err.Error()
-	var causes []error
-	switch wrapping := err.(type) {
-	case interface{ Unwrap() error }:
-		causes = []error{wrapping.Unwrap()}
-	case interface{ Unwrap() []error }:
-		causes = wrapping.Unwrap()
+	shown := causesOf(err)
+	if o, is := err.(*own); is {
+		shown = o.shown
 	}
+	all := err.Error()
 	// From the end: a cause usually stands at the end of a text, and several stand in their order.
 	end := len(all)
-	for n := len(causes) - 1; n >= 0; n-- {
-		if causes[n] == nil {
-			continue
-		}
-		old := causes[n].Error()
+	for _, cause := range slices.Backward(shown) {
+		old := cause.Error()
 		at := strings.LastIndex(all[:end], old)
 		if at < 0 {
 			continue // the text does not show it
 		}
-		all, end = all[:at]+text(causes[n])+all[at+len(old):], at
+		all, end = all[:at]+text(cause)+all[at+len(old):], at
 	}
 	return all
 }
 
-// ownPackages declare types of errors that only carry the text of their maker.
-var ownPackages = map[string]bool{"errors": true, "fmt": true, "main": true}
+// joined is the type of several errors at once, which has no text of its own.
+var joined = reflect.TypeOf(errors.Join(io.EOF))
 
-func isForeign(err error) bool {
-	for _, known := range sentinels {
-		if err == known.err {
-			return true
-		}
-	}
+func isOurs(err error) bool {
 	kind := reflect.TypeOf(err)
+	if kind == joined {
+		return true
+	}
 	if kind.Kind() == reflect.Pointer {
 		kind = kind.Elem()
 	}
-	return !ownPackages[kind.PkgPath()] && !strings.HasPrefix(kind.PkgPath(), module)
+	return kind.PkgPath() == "main" || strings.HasPrefix(kind.PkgPath(), module)
+}
+
+// ours is the first error of ours that another one wraps, nil if there is none.
+func ours(err error) error {
+	for _, cause := range causesOf(err) {
+		if isOurs(cause) {
+			return cause
+		}
+		if found := ours(cause); found != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 const (
@@ -112,6 +156,9 @@ var numbers = map[syscall.Errno]string{
 
 // words says what an error of a library or of the system means.
 func words(err error) string {
+	if wrapped := ours(err); wrapped != nil {
+		return text(wrapped)
+	}
 	var number syscall.Errno
 	var program interface{ ExitCode() int }
 	var late interface{ Timeout() bool }

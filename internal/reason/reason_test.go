@@ -43,34 +43,61 @@ func TestReasonsAreInOurOwnWords(t *testing.T) {
 		err  error
 		want string
 	}{
-		"a sentinel of ours":         {errors.New("no owner would be left"), "no owner would be left"},
-		"a wrapped one":              {fmt.Errorf("revoke: %w", errors.New("no owner would be left")), "revoke: no owner would be left"},
+		"a sentinel of ours":       {New("no owner would be left"), "no owner would be left"},
+		"a wrapped one":            {Errorf("revoke: %w", New("no owner would be left")), "revoke: no owner would be left"},
+		"a library's own":          {errors.New("ssh: no key found"), failed},
+		"one that a library wraps": {fmt.Errorf("tls: failed to parse: %w", errors.New("ssh: no key found")), failed},
+		"ours below a library's":   {fmt.Errorf("ssh: callback: %w", New("no owner would be left")), "no owner would be left"},
+		"a library's that we wrap": {Errorf("read the key: %w", errors.New("ssh: no key found")), "read the key: " + failed},
+		"one that we only show": {Errorf("read the key: %v", fmt.Errorf("ssh: %w", io.EOF)),
+			"read the key: the connection or the file ended too early"},
+		"two of ours":                {errors.Join(New("one"), errors.New("ssh: no key found"), New("two")), "one; " + failed + "; two"},
 		"a type of ours":             {typed{io.EOF}, "the version did not start"},
-		"one with two texts":         {fmt.Errorf("install: %w", teller{}), "install: x ended with status 3"},
-		"a full disk":                {fmt.Errorf("save it: %w", full), "save it: the disk is full"},
-		"nothing at a port":          {fmt.Errorf("ask: %w: again", refused), "ask: nothing answers there: again"},
-		"a status":                   {fmt.Errorf("run it: %w", status), "run it: the program ended with status 7"},
+		"one with two texts":         {Errorf("install: %w", teller{}), "install: x ended with status 3"},
+		"a full disk":                {Errorf("save it: %w", full), "save it: the disk is full"},
+		"nothing at a port":          {Errorf("ask: %w: again", refused), "ask: nothing answers there: again"},
+		"a status":                   {Errorf("run it: %w", status), "run it: the program ended with status 7"},
 		"a signal":                   {killed, "the program was ended from outside"},
 		"a status and a deadline":    {errors.Join(status, context.DeadlineExceeded), "the program ended with status 7; it took too long"},
-		"an early end":               {fmt.Errorf("read: %w", io.ErrUnexpectedEOF), "read: the connection or the file ended too early"},
-		"a missing file":             {fmt.Errorf("read: %w", fs.ErrNotExist), "read: it does not exist"},
+		"an early end":               {Errorf("read: %w", io.ErrUnexpectedEOF), "read: the connection or the file ended too early"},
+		"a missing file":             {Errorf("read: %w", fs.ErrNotExist), "read: it does not exist"},
 		"a deadline of a connection": {&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, "it took too long"},
 		"a caller that left":         {context.Canceled, "it was interrupted"},
 		"a rare number":              {os.NewSyscallError("ioctl", syscall.Errno(99999)), "the system refused it (99999)"},
-		"a number that is none":      {fmt.Errorf("read: %w", number), "read: " + failed},
+		"a number that is none":      {Errorf("read: %w", number), "read: " + failed},
 		"an address that is none":    {address, failed},
-		"JSON that is none":          {fmt.Errorf("two: %w: %w", errors.New("ours"), malformed), "two: ours: " + failed},
-		"the same text twice": {fmt.Errorf("EOF of %w after %w", io.EOF, io.EOF),
+		"JSON that is none":          {Errorf("two: %w: %w", New("ours"), malformed), "two: ours: " + failed},
+		"the same text twice": {Errorf("EOF of %w after %w", io.EOF, io.EOF),
 			"EOF of the connection or the file ended too early after the connection or the file ended too early"},
 	} {
 		if got := Of(c.err); got != c.want {
 			t.Errorf("%s: %q, not %q", name, got, c.want)
 		}
 		// The broken variant is the text as it is.
-		for _, of := range []string{"exit status", "no space", "connection refused", "context ", "unexpected EOF", "strconv", "\n"} {
+		for _, of := range []string{"exit status", "no space", "connection refused", "context ", "unexpected EOF", "strconv",
+			"ssh", "tls", "\n"} {
 			if strings.Contains(Of(c.err), of) {
 				t.Errorf("%s: %q has %q", name, Of(c.err), of)
 			}
 		}
+	}
+}
+
+func TestErrorsOfOursWrapAsThoseOfFmt(t *testing.T) {
+	ours := New("no owner would be left")
+	for name, err := range map[string]error{
+		"one":   Errorf("revoke %q: %w", "Laptop", ours),
+		"two":   Errorf("%w after %w", io.EOF, ours),
+		"below": fmt.Errorf("a library: %w", Errorf("revoke: %w", ours)),
+	} {
+		if !errors.Is(err, ours) {
+			t.Errorf("%s: %q does not wrap what it names", name, err)
+		}
+	}
+	if err := Errorf("revoke: %v", ours); errors.Is(err, ours) {
+		t.Errorf("%q wraps what it only shows", err)
+	}
+	if err := Errorf("revoke: %w", nil); errors.Unwrap(err) != nil || Of(err) != "revoke: %!w(<nil>)" {
+		t.Errorf("nothing was wrapped: %q", Of(err))
 	}
 }

@@ -4,10 +4,11 @@ package rootfile
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"syscall"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Read returns the content of a file of root, or of the user of this process, which has at most
@@ -16,7 +17,7 @@ import (
 func Read(path string, most int64) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if errors.Is(err, syscall.ELOOP) {
-		return nil, errors.New("it is a link, and not a regular file")
+		return nil, reason.New("it is a link, and not a regular file")
 	}
 	if err != nil {
 		return nil, err
@@ -27,14 +28,14 @@ func Read(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("it is not a regular file, or users other than root may write to it (mode %04o)", info.Mode().Perm())
+		return nil, reason.Errorf("it is not a regular file, or users other than root may write to it (mode %04o)", info.Mode().Perm())
 	}
 	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
-		return nil, fmt.Errorf("it belongs to user %d, not to root", owner.Uid)
+		return nil, reason.Errorf("it belongs to user %d, not to root", owner.Uid)
 	}
 	text, err := io.ReadAll(io.LimitReader(file, most+1))
 	if err == nil && int64(len(text)) > most {
-		err = fmt.Errorf("it is larger than %d bytes", most)
+		err = reason.Errorf("it is larger than %d bytes", most)
 	}
 	return text, err
 }

@@ -15,10 +15,11 @@ package secret
 import (
 	"crypto/rand"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Size is the length of every Key in bytes.
@@ -26,7 +27,7 @@ const Size = 32
 
 // ErrMarshal is returned by every marshalling method of a Key. Code that has to store or send a
 // key uses Expose.
-var ErrMarshal = errors.New("a secret key refuses to be marshalled; use Expose where it must leave the process")
+var ErrMarshal = reason.New("a secret key refuses to be marshalled; use Expose where it must leave the process")
 
 const redacted = "[secret]"
 
@@ -39,11 +40,11 @@ type Key[Kind any] struct {
 // New copies b, which must be exactly 32 bytes long and not all zero.
 func New[Kind any](b []byte) (Key[Kind], error) {
 	if len(b) != Size {
-		return Key[Kind]{}, fmt.Errorf("a secret key has %d bytes, not %d", Size, len(b))
+		return Key[Kind]{}, reason.Errorf("a secret key has %d bytes, not %d", Size, len(b))
 	}
 	var zero [Size]byte
 	if subtle.ConstantTimeCompare(b, zero[:]) == 1 {
-		return Key[Kind]{}, errors.New("32 zero bytes are not a secret key")
+		return Key[Kind]{}, reason.New("32 zero bytes are not a secret key")
 	}
 	array := [Size]byte(b)
 	return Key[Kind]{array: func() *[Size]byte { return &array }}, nil
@@ -56,7 +57,7 @@ func Generate[Kind any](random io.Reader) (Key[Kind], error) {
 	}
 	var b [Size]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return Key[Kind]{}, fmt.Errorf("read %d random bytes for a key: %w", Size, err)
+		return Key[Kind]{}, reason.Errorf("read %d random bytes for a key: %w", Size, err)
 	}
 	defer clear(b[:])
 	return New[Kind](b[:])

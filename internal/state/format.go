@@ -3,9 +3,9 @@ package state
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"hash/fnv"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The format of a bbolt file (version 2, in the machine's byte order). A file is an array of
@@ -49,13 +49,13 @@ func parse(b []byte) (content, error) {
 		return nil, err
 	}
 	if m.pages > uint64(len(b)/pageSize) {
-		return nil, fmt.Errorf("the file is cut off: %d bytes of %d pages", len(b), m.pages)
+		return nil, reason.Errorf("the file is cut off: %d bytes of %d pages", len(b), m.pages)
 	}
 	p := &parser{file: b, pages: m.pages, reached: map[uint64]bool{0: true, 1: true}}
 	var found []byte
 	err = p.walk(m.root, nil, nil, 0, func(flags uint32, key, value []byte) error {
 		if flags != elementIsBucket || !bytes.Equal(key, boltBucket) || found != nil {
-			return errors.New("there is another bucket than ours")
+			return reason.New("there is another bucket than ours")
 		}
 		found = value
 		return nil
@@ -98,7 +98,7 @@ func newestMeta(b []byte) (*meta, error) {
 		}
 	}
 	if newest == nil {
-		return nil, errors.New("it is not a state file, or its first pages are damaged")
+		return nil, reason.New("it is not a state file, or its first pages are damaged")
 	}
 	return newest, nil
 }
@@ -112,19 +112,19 @@ type parser struct {
 // page returns a page with its overflow pages, and marks them as reached.
 func (p *parser) page(id uint64) ([]byte, error) {
 	if id >= p.pages {
-		return nil, fmt.Errorf("page %d of %d", id, p.pages)
+		return nil, reason.Errorf("page %d of %d", id, p.pages)
 	}
 	header := p.file[id*pageSize:]
 	if got := native.Uint64(header); got != id {
-		return nil, fmt.Errorf("page %d calls itself %d", id, got)
+		return nil, reason.Errorf("page %d calls itself %d", id, got)
 	}
 	overflow := uint64(native.Uint32(header[12:]))
 	if overflow >= p.pages-id {
-		return nil, fmt.Errorf("page %d goes on beyond the end", id)
+		return nil, reason.Errorf("page %d goes on beyond the end", id)
 	}
 	for i := id; i <= id+overflow; i++ {
 		if p.reached[i] {
-			return nil, fmt.Errorf("page %d is used twice", i)
+			return nil, reason.Errorf("page %d is used twice", i)
 		}
 		p.reached[i] = true
 	}
@@ -138,7 +138,7 @@ type visitor func(flags uint32, key, value []byte) error
 // bound).
 func (p *parser) walk(id uint64, from, to []byte, depth int, visit visitor) error {
 	if depth > maxDepth {
-		return errors.New("the tree is too deep")
+		return reason.New("the tree is too deep")
 	}
 	page, err := p.page(id)
 	if err != nil {
@@ -149,7 +149,7 @@ func (p *parser) walk(id uint64, from, to []byte, depth int, visit visitor) erro
 	}
 	count := int(native.Uint16(page[10:]))
 	if count == 0 {
-		return fmt.Errorf("page %d is a branch without leaves", id)
+		return reason.Errorf("page %d is a branch without leaves", id)
 	}
 	keys := make([][]byte, count+1)
 	for i := range count {
@@ -163,11 +163,11 @@ func (p *parser) walk(id uint64, from, to []byte, depth int, visit visitor) erro
 	}
 	keys[count] = to
 	if from != nil && bytes.Compare(keys[0], from) < 0 {
-		return fmt.Errorf("page %d is out of order", id)
+		return reason.Errorf("page %d is out of order", id)
 	}
 	for i := range count {
 		if next := keys[i+1]; next != nil && bytes.Compare(keys[i], next) >= 0 {
-			return fmt.Errorf("page %d is out of order", id)
+			return reason.Errorf("page %d is out of order", id)
 		}
 		child := native.Uint64(page[pageHeaderSize+i*elementSize+8:])
 		if err := p.walk(child, keys[i], keys[i+1], depth+1, visit); err != nil {
@@ -180,7 +180,7 @@ func (p *parser) walk(id uint64, from, to []byte, depth int, visit visitor) erro
 // leaf visits the elements of a leaf page.
 func leaf(page, from, to []byte, visit visitor) error {
 	if flags := native.Uint16(page[8:]); flags != flagLeaf {
-		return fmt.Errorf("a page of the tree has the flags %#x", flags)
+		return reason.Errorf("a page of the tree has the flags %#x", flags)
 	}
 	for i := range int(native.Uint16(page[10:])) {
 		element, err := elementAt(page, i)
@@ -199,7 +199,7 @@ func leaf(page, from, to []byte, visit visitor) error {
 		}
 		order := bytes.Compare(key, from)
 		if len(key) == 0 || order < 0 || i > 0 && order == 0 || to != nil && bytes.Compare(key, to) >= 0 {
-			return errors.New("the keys are out of order")
+			return reason.New("the keys are out of order")
 		}
 		from = key
 		if err := visit(flags, key, value); err != nil {
@@ -213,7 +213,7 @@ func leaf(page, from, to []byte, visit visitor) error {
 func elementAt(page []byte, i int) ([]byte, error) {
 	start := pageHeaderSize + i*elementSize
 	if start+elementSize > len(page) {
-		return nil, errors.New("an element lies outside its page")
+		return nil, reason.New("an element lies outside its page")
 	}
 	return page[start:], nil
 }
@@ -224,17 +224,17 @@ func part(element []byte, pos, skip, size uint32) ([]byte, error) {
 	if end := start + uint64(size); end <= uint64(len(element)) {
 		return element[start:end], nil
 	}
-	return nil, errors.New("a key or a value lies outside its page")
+	return nil, reason.New("a key or a value lies outside its page")
 }
 
 // bucket reads the elements of our bucket.
 func (p *parser) bucket(b []byte, c content) error {
 	if len(b) < bucketSize {
-		return errors.New("our bucket is not there")
+		return reason.New("our bucket is not there")
 	}
 	put := func(flags uint32, key, value []byte) error {
 		if flags != 0 {
-			return fmt.Errorf("an element has the flags %#x", flags)
+			return reason.Errorf("an element has the flags %#x", flags)
 		}
 		c[string(key)] = bytes.Clone(value)
 		return nil
@@ -244,7 +244,7 @@ func (p *parser) bucket(b []byte, c content) error {
 	}
 	page := b[bucketSize:]
 	if len(page) < pageHeaderSize {
-		return errors.New("our bucket is cut off")
+		return reason.New("our bucket is cut off")
 	}
 	return leaf(page, nil, nil, put)
 }
@@ -257,20 +257,20 @@ func (p *parser) freelist(id uint64) error {
 		return err
 	}
 	if flags := native.Uint16(page[8:]); flags != flagFreelist {
-		return fmt.Errorf("the list of free pages has the flags %#x", flags)
+		return reason.Errorf("the list of free pages has the flags %#x", flags)
 	}
 	count, ids := uint64(native.Uint16(page[10:])), page[pageHeaderSize:]
 	if count == 0xFFFF { // with this many, the number is in front of the list
 		count, ids = native.Uint64(ids), ids[8:]
 	}
 	if count > uint64(len(ids)/8) || count+uint64(len(p.reached)) != p.pages {
-		return errors.New("the list of free pages has a wrong length")
+		return reason.New("the list of free pages has a wrong length")
 	}
 	last := uint64(0)
 	for i := range count {
 		free := native.Uint64(ids[i*8:])
 		if free <= last || free >= p.pages || p.reached[free] {
-			return fmt.Errorf("page %d is called free", free)
+			return reason.Errorf("page %d is called free", free)
 		}
 		last = free
 	}

@@ -2,7 +2,6 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // lockText records that the state was once made.
@@ -103,7 +103,7 @@ func openPrivate(path string, flag int) (*os.File, error) {
 	file, err := os.OpenFile(path, flag|noFollow, mode)
 	if err != nil {
 		if isLink(path) {
-			return nil, fmt.Errorf("%w: %s is a link; name the file itself", ErrMode, path)
+			return nil, reason.Errorf("%w: %s is a link; name the file itself", ErrMode, path)
 		}
 		return nil, err
 	}
@@ -119,13 +119,13 @@ func checkPrivate(file *os.File) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s is not a regular file", ErrMode, file.Name())
+		return reason.Errorf("%w: %s is not a regular file", ErrMode, file.Name())
 	}
 	if runtime.GOOS == "windows" {
 		return nil // modes mean nothing here; the profile's directory is private
 	}
 	if got := info.Mode().Perm(); got != mode {
-		return fmt.Errorf("%w: the mode of %s is %04o, not %04o; find out which users could read or change it, then: chmod 600 %s",
+		return reason.Errorf("%w: the mode of %s is %04o, not %04o; find out which users could read or change it, then: chmod 600 %s",
 			ErrMode, file.Name(), got, mode, file.Name())
 	}
 	return checkOwner(file.Name(), info)

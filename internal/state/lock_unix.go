@@ -4,12 +4,13 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const noFollow = unix.O_NOFOLLOW
@@ -20,7 +21,7 @@ func tryLock(file *os.File) error {
 		return ErrInUse
 	}
 	if err != nil {
-		return fmt.Errorf("lock %s: %w", file.Name(), err)
+		return reason.Errorf("lock %s: %w", file.Name(), err)
 	}
 	return nil
 }
@@ -29,7 +30,7 @@ func unlock(file *os.File) error { return unix.Flock(int(file.Fd()), unix.LOCK_U
 
 func checkOwner(path string, info fs.FileInfo) error {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
-		return fmt.Errorf("%w: %s belongs to user %d, and this program runs as user %d; run it as the owner", ErrMode, path, stat.Uid,
+		return reason.Errorf("%w: %s belongs to user %d, and this program runs as user %d; run it as the owner", ErrMode, path, stat.Uid,
 			os.Geteuid())
 	}
 	return nil

@@ -2,11 +2,12 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const noFollow = 0
@@ -21,7 +22,7 @@ func tryLock(file *os.File) error {
 		return ErrInUse
 	}
 	if err != nil {
-		return fmt.Errorf("lock %s: %w", file.Name(), err)
+		return reason.Errorf("lock %s: %w", file.Name(), err)
 	}
 	return nil
 }

@@ -29,7 +29,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -45,27 +44,28 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The errors of Open. The returned error is a sentence that contains the path.
 var (
 	// ErrMissing: there is no state, and Options.Create was not set; or the state existed, and is
 	// gone.
-	ErrMissing = errors.New("the state is missing")
+	ErrMissing = reason.New("the state is missing")
 	// ErrDamaged: the content is not what was stored.
-	ErrDamaged = errors.New("the state is damaged")
+	ErrDamaged = reason.New("the state is damaged")
 	// ErrNewer: a newer version of the program wrote it.
-	ErrNewer = errors.New("the state was written by a newer version of this program")
+	ErrNewer = reason.New("the state was written by a newer version of this program")
 	// ErrOlder: an older version wrote it, and this one cannot convert it.
-	ErrOlder = errors.New("the state was written by an older version of this program, in a form that this one cannot read")
+	ErrOlder = reason.New("the state was written by an older version of this program, in a form that this one cannot read")
 	// ErrKind: it belongs to another program.
-	ErrKind = errors.New("the state belongs to another program")
+	ErrKind = reason.New("the state belongs to another program")
 	// ErrMode: others may read or write it, another user owns it, or it is not a regular file.
-	ErrMode = errors.New("the state is not private")
+	ErrMode = reason.New("the state is not private")
 	// ErrInUse: another program is using it.
-	ErrInUse = errors.New("another program is running on this state")
+	ErrInUse = reason.New("another program is running on this state")
 	// ErrClosed: the DB was closed.
-	ErrClosed = errors.New("the state has been closed")
+	ErrClosed = reason.New("the state has been closed")
 )
 
 // MaxSize is how large the file may become, in bytes. All of it is in memory.
@@ -125,7 +125,7 @@ var boltBucket = []byte("state")
 // Open opens the state at path. The Err values say what it refuses.
 func Open(path string, options Options) (*DB, error) {
 	if options.Kind == "" || options.Schema == 0 {
-		return nil, fmt.Errorf("open the state %s: kind and schema must be given", path)
+		return nil, reason.Errorf("open the state %s: kind and schema must be given", path)
 	}
 	db := &DB{path: path}
 	if err := db.open(options); err != nil {
@@ -138,7 +138,7 @@ func Open(path string, options Options) (*DB, error) {
 func (db *DB) open(options Options) (err error) {
 	path, lockPath := db.path, db.path+".lock"
 	if !options.Create && missing(path) && missing(lockPath) {
-		return fmt.Errorf("open the state %s: %w: there is no such file; check the path", path, ErrMissing)
+		return reason.Errorf("open the state %s: %w: there is no such file; check the path", path, ErrMissing)
 	}
 	if db.lock, err = takeLock(lockPath, options.Wait); err != nil {
 		return notLocked(path, options, err)
@@ -147,38 +147,38 @@ func (db *DB) open(options Options) (err error) {
 		existed, err := db.lock.marked()
 		switch {
 		case err != nil:
-			return fmt.Errorf("open the state %s: %w", path, err)
+			return reason.Errorf("open the state %s: %w", path, err)
 		case existed:
 			return lost(path)
 		case !options.Create:
-			return fmt.Errorf("open the state %s: %w: there is no such file; check the path", path, ErrMissing)
+			return reason.Errorf("open the state %s: %w: there is no such file; check the path", path, ErrMissing)
 		}
 		if err := create(path, options); err != nil {
 			return err
 		}
 	}
 	if db.file, err = openPrivate(path, os.O_RDWR); err != nil {
-		return fmt.Errorf("open the state %s: %w", path, err)
+		return reason.Errorf("open the state %s: %w", path, err)
 	}
 	if db.content, err = readContent(db.file); err != nil {
-		return fmt.Errorf("open the state %s: %w; restore the file from a copy, do not start without it", path, err)
+		return reason.Errorf("open the state %s: %w; restore the file from a copy, do not start without it", path, err)
 	}
 	if err := db.content.check(options); err != nil {
-		return fmt.Errorf("open the state %s: %w", path, err)
+		return reason.Errorf("open the state %s: %w", path, err)
 	}
 	err = db.guarded(func() (err error) {
 		db.bolt, err = openBolt(path, func(string, int, os.FileMode) (*os.File, error) { return db.file, nil })
 		return err
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return fmt.Errorf("open the state %s: %w; end that program first", path, ErrInUse)
+		return reason.Errorf("open the state %s: %w; end that program first", path, ErrInUse)
 	}
 	if err != nil {
-		return fmt.Errorf("open the state %s: %w", path, err)
+		return reason.Errorf("open the state %s: %w", path, err)
 	}
 	// Only now: a state that was never complete never existed.
 	if err := db.lock.mark(path); err != nil {
-		return fmt.Errorf("open the state %s: %w", path, err)
+		return reason.Errorf("open the state %s: %w", path, err)
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func Read(path string, options Options, fn func(*Tx) error) error {
 	if lock != nil {
 		defer func() { _ = lock.release() }()
 		if marked, err = lock.marked(); err != nil {
-			return fmt.Errorf("read the state %s: %w", path, err)
+			return reason.Errorf("read the state %s: %w", path, err)
 		}
 	}
 	content := content{}
@@ -204,14 +204,14 @@ func Read(path string, options Options, fn func(*Tx) error) error {
 		return lost(path)
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("read the state %s: %w", path, err)
+		return reason.Errorf("read the state %s: %w", path, err)
 	default:
 		content, err = readContent(file)
 		if err := errors.Join(err, file.Close()); err != nil {
-			return fmt.Errorf("read the state %s: %w; restore the file from a copy, do not start without it", path, err)
+			return reason.Errorf("read the state %s: %w; restore the file from a copy, do not start without it", path, err)
 		}
 		if err := content.check(options); err != nil {
-			return fmt.Errorf("read the state %s: %w", path, err)
+			return reason.Errorf("read the state %s: %w", path, err)
 		}
 	}
 	tx := &Tx{content: content}
@@ -221,29 +221,29 @@ func Read(path string, options Options, fn func(*Tx) error) error {
 
 func notLocked(path string, options Options, err error) error {
 	if errors.Is(err, ErrInUse) {
-		return fmt.Errorf("open the state %s: %w (%s); end that program first, or choose another state directory", path, err, options.Kind)
+		return reason.Errorf("open the state %s: %w (%s); end that program first, or choose another state directory", path, err, options.Kind)
 	}
-	return fmt.Errorf("open the state %s: %w", path, err)
+	return reason.Errorf("open the state %s: %w", path, err)
 }
 
 func lost(path string) error {
-	return fmt.Errorf("open the state %s: %w, though it was there before; put the file back, "+
+	return reason.Errorf("open the state %s: %w, though it was there before; put the file back, "+
 		"or, if it is lost for good, remove %s.lock to start again with a new identity", path, ErrMissing, path)
 }
 
 // check compares the header of the content with the expected one.
 func (c content) check(options Options) error {
 	if kind := string(c[keyKind]); kind != options.Kind {
-		return fmt.Errorf("%w: it is of %q, not of %q; check the path", ErrKind, kind, options.Kind)
+		return reason.Errorf("%w: it is of %q, not of %q; check the path", ErrKind, kind, options.Kind)
 	}
 	if len(c[keySchema]) != 8 {
-		return fmt.Errorf("%w: it has no version", ErrDamaged)
+		return reason.Errorf("%w: it has no version", ErrDamaged)
 	}
 	switch schema := binary.BigEndian.Uint64(c[keySchema]); {
 	case schema > options.Schema:
-		return fmt.Errorf("%w (version %d, this one knows %d); install the newer version again", ErrNewer, schema, options.Schema)
+		return reason.Errorf("%w (version %d, this one knows %d); install the newer version again", ErrNewer, schema, options.Schema)
 	case schema < options.Schema:
-		return fmt.Errorf("%w (version %d, this one needs %d)", ErrOlder, schema, options.Schema)
+		return reason.Errorf("%w (version %d, this one needs %d)", ErrOlder, schema, options.Schema)
 	}
 	return nil
 }
@@ -254,7 +254,7 @@ func create(path string, options Options) (err error) {
 	temporary := path + ".new"
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("make the state %s: %w", path, err)
+			err = reason.Errorf("make the state %s: %w", path, err)
 			if removal := os.Remove(temporary); removal != nil && !errors.Is(removal, fs.ErrNotExist) {
 				err = errors.Join(err, removal)
 			}
@@ -327,7 +327,7 @@ func (db *DB) guarded(run func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			db.panicked = true
-			err = fmt.Errorf("%w: %v", ErrDamaged, r)
+			err = reason.Errorf("%w: %v", ErrDamaged, r)
 		}
 	}()
 	return run()
@@ -340,16 +340,16 @@ func readContent(file *os.File) (content, error) {
 		return nil, err
 	}
 	if len(b) > MaxSize {
-		return nil, fmt.Errorf("%w: the file has more than %d bytes", ErrDamaged, MaxSize)
+		return nil, reason.Errorf("%w: the file has more than %d bytes", ErrDamaged, MaxSize)
 	}
 	c, err := parse(b)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, reason.Errorf("%w: %w", ErrDamaged, err)
 	}
 	digest := c[keyDigest]
 	delete(c, keyDigest)
 	if string(digest) != string(c.digest()) {
-		return nil, fmt.Errorf("%w: its digest does not match", ErrDamaged)
+		return nil, reason.Errorf("%w: its digest does not match", ErrDamaged)
 	}
 	return c, nil
 }
@@ -374,7 +374,7 @@ func (db *DB) View(fn func(*Tx) error) error {
 	content, err := db.content, db.broken
 	db.mu.RUnlock()
 	if err != nil {
-		return fmt.Errorf("read the state %s: %w", db.path, err)
+		return reason.Errorf("read the state %s: %w", db.path, err)
 	}
 	tx := &Tx{content: content}
 	defer tx.end()
@@ -390,7 +390,7 @@ func (db *DB) Update(fn func(*Tx) error) error {
 	before, err := db.content, db.broken
 	db.mu.RUnlock()
 	if err != nil {
-		return fmt.Errorf("change the state %s: %w", db.path, err)
+		return reason.Errorf("change the state %s: %w", db.path, err)
 	}
 	tx := &Tx{content: before, changes: content{}}
 	defer tx.end()
@@ -409,9 +409,9 @@ func (db *DB) Update(fn func(*Tx) error) error {
 		return nil
 	}
 	if failed := db.verify(before); failed != nil {
-		db.broken = fmt.Errorf("an earlier write failed (%w), so the content on disk is unknown; start the program again", failed)
+		db.broken = reason.Errorf("an earlier write failed (%w), so the content on disk is unknown; start the program again", failed)
 	}
-	return fmt.Errorf("change the state %s: %w; is the disk full or failing?", db.path, err)
+	return reason.Errorf("change the state %s: %w; is the disk full or failing?", db.path, err)
 }
 
 // verify tells whether the file still has its old content after a commit has failed. A failed
@@ -425,7 +425,7 @@ func (db *DB) verify(before content) error {
 		return err
 	}
 	if string(now.digest()) != string(before.digest()) {
-		return errors.New("it was written in part")
+		return reason.New("it was written in part")
 	}
 	return nil
 }
@@ -444,7 +444,7 @@ func (db *DB) Close() error {
 	}
 	db.broken = ErrClosed
 	if err := db.release(); err != nil {
-		return fmt.Errorf("close the state %s: %w", db.path, err)
+		return reason.Errorf("close the state %s: %w", db.path, err)
 	}
 	return nil
 }
@@ -489,7 +489,7 @@ func (tx *Tx) Get(bucket, key string) []byte {
 // Put stores a copy of value. An empty value is also a value.
 func (tx *Tx) Put(bucket, key string, value []byte) error {
 	if len(value) > MaxValueSize {
-		return fmt.Errorf("store %s/%s: %d bytes are more than %d", bucket, key, len(value), MaxValueSize)
+		return reason.Errorf("store %s/%s: %d bytes are more than %d", bucket, key, len(value), MaxValueSize)
 	}
 	return tx.change(bucket, key, append([]byte{}, value...))
 }
@@ -505,13 +505,13 @@ func (tx *Tx) Delete(bucket, key string) error {
 func (tx *Tx) change(bucket, key string, value []byte) error {
 	switch {
 	case tx.changes == nil:
-		return fmt.Errorf("change %s/%s: a View cannot change the state", bucket, key)
+		return reason.Errorf("change %s/%s: a View cannot change the state", bucket, key)
 	case tx.ended:
-		return fmt.Errorf("change %s/%s: the transaction has ended", bucket, key)
+		return reason.Errorf("change %s/%s: the transaction has ended", bucket, key)
 	case bucket == "" || len(bucket) > MaxBucketSize || strings.Contains(bucket, "\x00"):
-		return fmt.Errorf("change %q/%q: a bucket's name has 1 to %d bytes and no zero byte", bucket, key, MaxBucketSize)
+		return reason.Errorf("change %q/%q: a bucket's name has 1 to %d bytes and no zero byte", bucket, key, MaxBucketSize)
 	case key == "" || len(key) > MaxKeySize:
-		return fmt.Errorf("change %s/%q: a key has 1 to %d bytes", bucket, key, MaxKeySize)
+		return reason.Errorf("change %s/%q: a key has 1 to %d bytes", bucket, key, MaxKeySize)
 	}
 	tx.changes[bucket+"\x00"+key] = value
 	return nil

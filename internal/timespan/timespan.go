@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // maxDays keeps typed values within the range of a [time.Duration].
@@ -16,7 +18,7 @@ const maxDays = 36500
 // the largest first, such as 90s, 30m, 1h30m or 2d. It has whole
 // seconds, so that nothing is rounded later, and is not negative.
 func Parse(text string) (time.Duration, error) {
-	wrong := fmt.Errorf("%q is not a length of time; write it like 90s, 30m (minutes), 12h or 7d", text)
+	wrong := reason.Errorf("%q is not a length of time; write it like 90s, 30m (minutes), 12h or 7d", text)
 	var days time.Duration
 	rest := text
 	if number, after, ok := strings.Cut(text, "d"); ok {

@@ -34,7 +34,7 @@ var groups = []group{
 	{folder: "internal/digits"},
 	{folder: "internal/failpoint"},
 	{folder: "internal/harmless"},
-	{folder: "internal/reason"},
+	{folder: reasons},
 	{folder: "internal/rootfile"},
 	{folder: "internal/secret"},
 	{folder: "internal/timespan"},
@@ -147,6 +147,9 @@ var risky = []string{"os/exec", "net/http", "net/rpc", "net/smtp", "net/textprot
 // exceptions are imports that the table forbids and that are there, each with the reason.
 var exceptions = map[string]string{}
 
+// reasons is the package that makes errors. Every package may import it.
+const reasons = "internal/reason"
+
 // within tells whether a package is in a folder.
 func within(pkg, folder string) bool {
 	return folder == "" || pkg == folder || strings.HasPrefix(pkg, folder+"/")
@@ -180,7 +183,7 @@ func forbidden(g group, imported string, ours bool) string {
 		return "no row has it"
 	case of.forTests && !g.forTests && !slices.Contains(g.may, imported):
 		return of.folder + " is for tests"
-	case of.folder == g.folder:
+	case of.folder == g.folder, of.folder == reasons:
 		return ""
 	case !slices.ContainsFunc(g.may, func(folder string) bool { return within(imported, folder) }):
 		return "the row of " + g.folder + " does not list it"

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Release is what was brought. Nothing of it is trusted.
@@ -47,9 +47,9 @@ func (s Signers) Verify(ctx context.Context, r Release, architecture string) (bi
 	}
 	switch {
 	case err != nil:
-		return bitcoincore.Record{}, fmt.Errorf("read %s: %w", r.Name, err)
+		return bitcoincore.Record{}, reason.Errorf("read %s: %w", r.Name, err)
 	case n > bitcoincore.MaxArchive:
-		return bitcoincore.Record{}, fmt.Errorf("%s is larger than any release", r.Name)
+		return bitcoincore.Record{}, reason.Errorf("%s is larger than any release", r.Name)
 	}
 	sum := [sha256.Size]byte(hash.Sum(nil))
 	if err := bitcoincore.Compare(r.Sums, r.Name, sum); err != nil {
@@ -79,7 +79,7 @@ func (s Signers) Install(ctx context.Context, r Release, architecture, place str
 		inUse = bitcoincore.Record{} // there is none, or it is damaged: nothing runs from here
 	}
 	if err := tidy(place, inUse.Folder); err != nil {
-		return record, fmt.Errorf("make room for Bitcoin Core: %w", err)
+		return record, reason.Errorf("make room for Bitcoin Core: %w", err)
 	}
 	// The same release once more repairs one that is damaged; it must not replace files in use.
 	record.Folder, record.Installed = bitcoincore.FolderOf(version, record.Archive), now
@@ -107,7 +107,7 @@ func (s Signers) Install(ctx context.Context, r Release, architecture, place str
 	}
 	for _, step := range steps {
 		if err := failpoint.Around(step.what, step.do); err != nil {
-			return record, fmt.Errorf("install Bitcoin Core: %w", err)
+			return record, reason.Errorf("install Bitcoin Core: %w", err)
 		}
 	}
 	return record, nil

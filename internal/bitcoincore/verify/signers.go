@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
@@ -46,7 +46,7 @@ var signerLine = regexp.MustCompile(`^([0-9A-F]{40}) ([A-Za-z0-9][A-Za-z0-9_-]{0
 func ReadSigners(folder string) (Signers, error) {
 	s, err := readSigners(folder)
 	if err != nil {
-		return Signers{}, fmt.Errorf("read the builder's list of signers of Bitcoin Core in %s: %w", folder, err)
+		return Signers{}, reason.Errorf("read the builder's list of signers of Bitcoin Core in %s: %w", folder, err)
 	}
 	return s, nil
 }
@@ -65,25 +65,25 @@ func readSigners(folder string) (s Signers, err error) {
 		}
 		match := signerLine.FindStringSubmatch(line)
 		if match == nil {
-			return Signers{}, fmt.Errorf("line %d: it needs the 40 capital digits of a fingerprint and one name", number)
+			return Signers{}, reason.Errorf("line %d: it needs the 40 capital digits of a fingerprint and one name", number)
 		}
 		signer := Signer{match[1], match[2]}
 		if slices.ContainsFunc(s.list, func(other Signer) bool { return other.Fingerprint == signer.Fingerprint || other.Name == signer.Name }) {
-			return Signers{}, fmt.Errorf("line %d: this fingerprint or name is listed twice", number)
+			return Signers{}, reason.Errorf("line %d: this fingerprint or name is listed twice", number)
 		}
 		key, err := rootfile.Read(filepath.Join(folder, signer.Name+".asc"), maxKey)
 		if errors.Is(err, os.ErrNotExist) {
-			return Signers{}, fmt.Errorf("line %d: the file %s.asc with the key is missing", number, signer.Name)
+			return Signers{}, reason.Errorf("line %d: the file %s.asc with the key is missing", number, signer.Name)
 		}
 		if err == nil {
 			key, err = dearmor(key)
 		}
 		if err != nil {
-			return Signers{}, fmt.Errorf("%s.asc: %w", signer.Name, err)
+			return Signers{}, reason.Errorf("%s.asc: %w", signer.Name, err)
 		}
 		s.list, s.keyring = append(s.list, signer), append(s.keyring, key...)
 		if len(s.list) > maxSigners {
-			return Signers{}, fmt.Errorf("it has more than %d lines", maxSigners)
+			return Signers{}, reason.Errorf("it has more than %d lines", maxSigners)
 		}
 	}
 	return s, nil
@@ -104,7 +104,7 @@ func dearmor(text []byte) ([]byte, error) {
 	// Headers end with an empty line.
 	_, body, headed := bytes.Cut(append([]byte("\n"), body...), []byte("\n\n"))
 	if !begins || !ends || !headed || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, errors.New("it is not one public key in the form that gpg --armor --export writes")
+		return nil, reason.New("it is not one public key in the form that gpg --armor --export writes")
 	}
 	if i := bytes.LastIndex(body, []byte("\n=")); i >= 0 {
 		body = body[:i]

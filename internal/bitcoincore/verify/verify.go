@@ -17,7 +17,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Least is how many distinct signers a release needs.
@@ -46,9 +46,9 @@ const (
 func (s Signers) Signatures(ctx context.Context, sums, signatures []byte) ([]string, error) {
 	switch {
 	case len(sums) > bitcoincore.MaxSums || len(signatures) > bitcoincore.MaxSignatures:
-		return nil, fmt.Errorf("SHA256SUMS or SHA256SUMS.asc is larger than those of any release; fetch them again")
+		return nil, reason.Errorf("SHA256SUMS or SHA256SUMS.asc is larger than those of any release; fetch them again")
 	case len(s.list) < Least:
-		return nil, fmt.Errorf("the builder of this Base has listed %d signers of Bitcoin Core, and a release needs %d", len(s.list), Least)
+		return nil, reason.Errorf("the builder of this Base has listed %d signers of Bitcoin Core, and a release needs %d", len(s.list), Least)
 	}
 	status, err := s.check(ctx, sums, signatures)
 	if err != nil {
@@ -62,14 +62,14 @@ func (s Signers) Signatures(ctx context.Context, sums, signatures []byte) ([]str
 		}
 	}
 	if len(names) < Least {
-		return nil, fmt.Errorf("%w: %d of the builder's signers have signed it with a key that is still good, and %d are needed (counted: %s)",
+		return nil, reason.Errorf("%w: %d of the builder's signers have signed it with a key that is still good, and %d are needed (counted: %s)",
 			ErrSignatures, len(names), Least, listed(names))
 	}
 	return names, nil
 }
 
 // ErrSignatures: too few of those that the builder trusts have signed.
-var ErrSignatures = errors.New("the release is not signed by enough people")
+var ErrSignatures = reason.New("the release is not signed by enough people")
 
 func listed(names []string) string {
 	if len(names) == 0 {
@@ -83,7 +83,7 @@ func listed(names []string) string {
 func (s Signers) check(ctx context.Context, sums, signatures []byte) (status []byte, err error) {
 	folder, err := os.MkdirTemp("", "bitcoin-core-")
 	if err != nil {
-		return nil, fmt.Errorf("check the signatures: %w", err)
+		return nil, reason.Errorf("check the signatures: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	const mode = 0o600
@@ -91,7 +91,7 @@ func (s Signers) check(ctx context.Context, sums, signatures []byte) (status []b
 	err = errors.Join(os.WriteFile(in("keys"), s.keyring, mode), os.WriteFile(in("sums"), sums, mode),
 		os.WriteFile(in("signatures"), signatures, mode))
 	if err != nil {
-		return nil, fmt.Errorf("check the signatures: %w", err)
+		return nil, reason.Errorf("check the signatures: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
@@ -105,13 +105,13 @@ func (s Signers) check(ctx context.Context, sums, signatures []byte) (status []b
 	var ended *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("check the signatures: %w", ctx.Err())
+		return nil, reason.Errorf("check the signatures: %w", ctx.Err())
 	case errors.As(err, &ended) && ended.Exited(): // whatever its status: the output decides
 	case err != nil:
-		return nil, fmt.Errorf("check the signatures with Debian's gpgv: %w", err)
+		return nil, reason.Errorf("check the signatures with Debian's gpgv: %w", err)
 	}
 	if out.Full() {
-		return nil, fmt.Errorf("%w: SHA256SUMS.asc has more signatures than any release", ErrSignatures)
+		return nil, reason.Errorf("%w: SHA256SUMS.asc has more signatures than any release", ErrSignatures)
 	}
 	return out.Bytes(), nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Times of the Applier.
@@ -155,7 +156,7 @@ func New(store *generation.Store, live Live) *Applier {
 }
 
 // ErrGaveWay is returned by a run that gave way to one that closes more.
-var ErrGaveWay = errors.New("something else is to be closed first")
+var ErrGaveWay = reason.New("something else is to be closed first")
 
 // Run puts one Effective in force.
 type Run struct {
@@ -416,7 +417,7 @@ func (r *Run) verify(ctx context.Context, e posture.Effective, files generation.
 			if err != nil {
 				return err
 			}
-			return fmt.Errorf("the live system differs: %s", strings.Join(differences, "; "))
+			return reason.Errorf("the live system differs: %s", strings.Join(differences, "; "))
 		}
 		time.Sleep(verifyEach)
 	}
@@ -430,7 +431,7 @@ func (r *Run) back(ctx context.Context) error {
 		return err
 	}
 	if err := r.makeLive(ctx, []*inForce{failed}, before.effective, before.files); err != nil {
-		return fmt.Errorf("switch back: %w", err)
+		return reason.Errorf("switch back: %w", err)
 	}
 	return nil
 }
@@ -440,7 +441,7 @@ func (a *Applier) block(ctx context.Context, closings []closing) error {
 	var errs []error
 	for _, c := range closings {
 		if err := errors.Join(a.live.Block(ctx, c.port), a.live.Cut(ctx, c.port, nil)); err != nil {
-			errs = append(errs, fmt.Errorf("block port %d: %w", c.port, err))
+			errs = append(errs, reason.Errorf("block port %d: %w", c.port, err))
 		}
 	}
 	return errors.Join(errs...)

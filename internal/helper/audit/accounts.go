@@ -1,9 +1,10 @@
 package audit
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // account is a line of /etc/passwd.
@@ -40,15 +41,15 @@ func parseAccounts(passwd, group string) (accounts, error) {
 			continue
 		}
 		if len(fields) < 4 {
-			return accounts{}, fmt.Errorf("read /etc/passwd: the line %q has too few fields", printable(strings.TrimSpace(line)))
+			return accounts{}, reason.Errorf("read /etc/passwd: the line %q has too few fields", printable(strings.TrimSpace(line)))
 		}
 		uid, err := strconv.Atoi(fields[2])
 		if err != nil {
-			return accounts{}, fmt.Errorf("read /etc/passwd: the user number of %q: %w", printable(fields[0]), err)
+			return accounts{}, reason.Errorf("read /etc/passwd: the user number of %q: %w", printable(fields[0]), err)
 		}
 		gid, err := strconv.Atoi(fields[3])
 		if err != nil {
-			return accounts{}, fmt.Errorf("read /etc/passwd: the group number of %q: %w", printable(fields[0]), err)
+			return accounts{}, reason.Errorf("read /etc/passwd: the group number of %q: %w", printable(fields[0]), err)
 		}
 		a.users = append(a.users, account{fields[0], uid, gid})
 	}
@@ -62,7 +63,7 @@ func parseAccounts(passwd, group string) (accounts, error) {
 		}
 	}
 	if len(a.users) == 0 {
-		return accounts{}, fmt.Errorf("read /etc/passwd: it lists no user")
+		return accounts{}, reason.Errorf("read /etc/passwd: it lists no user")
 	}
 	return a, nil
 }
@@ -74,7 +75,7 @@ func (a accounts) uid(name string) (int, error) {
 			return user.uid, nil
 		}
 	}
-	return 0, fmt.Errorf("there is no user %s", name)
+	return 0, reason.Errorf("there is no user %s", name)
 }
 
 // gid returns the number of a group.
@@ -82,7 +83,7 @@ func (a accounts) gid(name string) (int, error) {
 	if gid, ok := a.groups[name]; ok {
 		return gid, nil
 	}
-	return 0, fmt.Errorf("there is no group %s", name)
+	return 0, reason.Errorf("there is no group %s", name)
 }
 
 // userName returns the name of a number, or the number.

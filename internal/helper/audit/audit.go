@@ -17,7 +17,6 @@ package audit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"unicode"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Severity says how urgent a finding is.
@@ -71,6 +71,8 @@ type Finding struct {
 	// Fix says in plain words what the repair does, or what a person has to do.
 	Fix     string `json:"fix"`
 	Fixable bool   `json:"fixable"`
+	// Err is why a check got no answer, with the texts of libraries; nil if it got one.
+	Err error `json:"-"`
 }
 
 // Expectation is what should be true.
@@ -90,6 +92,7 @@ type difference struct {
 	found    []string
 	// more is the number of lines that were found but not kept.
 	more int
+	err  error // why a check got no answer, for the journal
 }
 
 // add keeps a line that was found, up to maxFound lines.
@@ -150,7 +153,7 @@ func (c check) ask(ctx context.Context, system System, want Expectation) []Findi
 	defer cancel()
 	differences, err := c.run(ctx, system, want)
 	if err != nil {
-		differences = append(differences, difference{id: unchecked + c.name, found: []string{err.Error()}})
+		differences = append(differences, difference{id: unchecked + c.name, found: []string{reason.Of(err)}, err: err})
 	}
 	var findings []Finding
 	for _, d := range differences {
@@ -186,7 +189,7 @@ func (d difference) finding() Finding {
 	}
 	return Finding{
 		ID: k.id, Severity: k.severity, Title: k.title, Expected: expected,
-		Found: strings.Join(lines, "\n"), Why: k.why, Fix: k.fix, Fixable: k.fixable(),
+		Found: strings.Join(lines, "\n"), Why: k.why, Fix: k.fix, Fixable: k.fixable(), Err: d.err,
 	}
 }
 
@@ -209,13 +212,13 @@ func printable(line string) string {
 // Errors of Fix.
 var (
 	// ErrUnknown is returned for an unknown id.
-	ErrUnknown = errors.New("there is no such finding; `bitbox-base audit` lists them with their ids")
+	ErrUnknown = reason.New("there is no such finding; `bitbox-base audit` lists them with their ids")
 	// ErrByHand is returned for a finding that only a person can repair.
-	ErrByHand = errors.New("this one has to be fixed by hand")
+	ErrByHand = reason.New("this one has to be fixed by hand")
 	// ErrNothing is returned if there is nothing to repair.
-	ErrNothing = errors.New("there is nothing to fix: the audit no longer finds this")
+	ErrNothing = reason.New("there is nothing to fix: the audit no longer finds this")
 	// ErrStill is returned if the repair was done and did not help.
-	ErrStill = errors.New("the fix was applied, and the finding is still there")
+	ErrStill = reason.New("the fix was applied, and the finding is still there")
 )
 
 // Fix repairs the finding with this id and checks whether that helped. The id only selects a row
@@ -224,7 +227,7 @@ var (
 func Fix(ctx context.Context, system System, want Expectation, id string) error {
 	err := fix(ctx, system, want, id)
 	if err != nil {
-		return fmt.Errorf("fix the finding %q: %w", printable(id), err)
+		return reason.Errorf("fix the finding %q: %w", printable(id), err)
 	}
 	return nil
 }
@@ -235,7 +238,7 @@ func fix(ctx context.Context, system System, want Expectation, id string) error 
 		return ErrUnknown
 	}
 	if !k.fixable() {
-		return fmt.Errorf("%w: %s", ErrByHand, k.fix)
+		return reason.Errorf("%w: %s", ErrByHand, k.fix)
 	}
 	c := checkOf(k.check)
 	if !c.finds(ctx, system, want, id) {

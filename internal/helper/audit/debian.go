@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/osrelease"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // supportNotice is how long before the end of Debian's support an owner hears of it: time
@@ -22,7 +23,7 @@ func checkDebian(_ context.Context, system System, _ Expectation) ([]difference,
 		return []difference{{id: idDebianSupport, found: []string{line}}}, nil
 	}
 	if err := osrelease.Parse(string(release)).Suits(); err != nil {
-		return found(err.Error())
+		return found(reason.Of(err))
 	}
 	day := func(t time.Time) string { return t.Format(time.DateOnly) }
 	switch now := system.Now(); {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 var neverBanned = []string{"127.0.0.0/8", "::1"}
@@ -101,7 +102,7 @@ func parseJails(answer string) ([]string, error) {
 			return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }), nil
 		}
 	}
-	return nil, fmt.Errorf("read fail2ban's answer to \"status\": it has no list of jails: %q", printable(answer))
+	return nil, reason.Errorf("read fail2ban's answer to \"status\": it has no list of jails: %q", printable(answer))
 }
 
 // parseValues reads the answer of fail2ban-client about a setting: the value, or a sentence with

@@ -10,6 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // owned is how a path should be.
@@ -117,7 +118,7 @@ func repairFiles(ctx context.Context, system System) error {
 			return err
 		}
 		if file.Mode.Type() != want.mode.Type() {
-			return fmt.Errorf("restore %s: it %s; put it back by hand", want.path, fault)
+			return reason.Errorf("restore %s: it %s; put it back by hand", want.path, fault)
 		}
 		// The owner comes first: changing it clears set-ID bits.
 		if _, err := ask(ctx, system, chown, "-h", "--", want.user+":"+want.group, want.path); err != nil {

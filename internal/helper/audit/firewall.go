@@ -11,6 +11,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // checkFirewall compares both live packet filters with the rendered rules, rule by rule. It reads
@@ -171,7 +172,7 @@ func removalsOf(ruleset []byte) ([][]string, error) {
 		Objects []struct{ Table, Chain *object } `json:"nftables"`
 	}
 	if err := json.Unmarshal(ruleset, &document); err != nil {
-		return nil, fmt.Errorf("read the output of nft -j list ruleset: %w", err)
+		return nil, reason.Errorf("read the output of nft -j list ruleset: %w", err)
 	}
 	var removals [][]string
 	for _, o := range document.Objects {
@@ -187,7 +188,7 @@ func removalsOf(ruleset []byte) ([][]string, error) {
 			continue
 		}
 		if !slices.Contains(nftFamilies, kind[1]) || handle == 0 {
-			return nil, fmt.Errorf("remove a foreign %s: its family %q or its number is unknown; remove it with nft by hand", kind[0],
+			return nil, reason.Errorf("remove a foreign %s: its family %q or its number is unknown; remove it with nft by hand", kind[0],
 				printable(kind[1]))
 		}
 		argv := append([]string{nft, "delete"}, kind...)

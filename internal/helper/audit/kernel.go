@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
@@ -45,7 +46,7 @@ func checkKernel(_ context.Context, system System, _ Expectation) ([]difference,
 		}
 	}
 	if known == 0 {
-		return nil, errors.New("read the kernel's settings: there are none in /proc/sys; is it mounted?")
+		return nil, reason.New("read the kernel's settings: there are none in /proc/sys; is it mounted?")
 	}
 	if container && unseen != nil {
 		hosts.found = append(hosts.found, "not there, or not shown: "+strings.Join(unseen, ", "))

@@ -2,7 +2,8 @@ package audit
 
 import (
 	"context"
-	"fmt"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The repairs that several kinds share. Their arguments are constants of this module.
@@ -44,10 +45,10 @@ func repairUnit(id string) string { return "bitbox-base-repair@" + id + ".servic
 func Repair(ctx context.Context, system System, id string) error {
 	k, known := kindOf(id)
 	if !known || k.outside == nil {
-		return fmt.Errorf("repair %q: %w", printable(id), ErrUnknown)
+		return reason.Errorf("repair %q: %w", printable(id), ErrUnknown)
 	}
 	if err := k.outside(ctx, system); err != nil {
-		return fmt.Errorf("repair %q: %w", id, err)
+		return reason.Errorf("repair %q: %w", id, err)
 	}
 	return nil
 }

@@ -2,13 +2,13 @@ package audit
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // System is the audited machine. Host is the real one.
@@ -65,7 +65,7 @@ func ask(ctx context.Context, system System, argv ...string) (string, error) {
 		if complaint == "" {
 			complaint = strings.TrimSpace(out.Stdout)
 		}
-		return "", fmt.Errorf("run %s: it ended with code %d: %s", strings.Join(argv, " "), out.Code, printable(complaint))
+		return "", reason.Errorf("run %s: it ended with code %d: %s", strings.Join(argv, " "), out.Code, printable(complaint))
 	}
 	return out.Stdout, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
@@ -78,11 +79,11 @@ func showUnits(ctx context.Context, system System, names ...string) ([]units.Sta
 	}
 	states := units.Parse(output)
 	if len(states) != len(names) {
-		return nil, fmt.Errorf("read the output of systemctl show: %d units instead of %d", len(states), len(names))
+		return nil, reason.Errorf("read the output of systemctl show: %d units instead of %d", len(states), len(names))
 	}
 	for i, u := range states {
 		if u["LoadState"] == "" {
-			return nil, fmt.Errorf("read the output of systemctl show: it says nothing about %s", names[i])
+			return nil, reason.Errorf("read the output of systemctl show: it says nothing about %s", names[i])
 		}
 	}
 	return states, nil

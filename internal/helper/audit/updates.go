@@ -2,10 +2,11 @@ package audit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The findings about Debian's security updates, for callers that show them separately.
@@ -53,7 +54,7 @@ func checkUpdates(ctx context.Context, system System, _ Expectation) ([]differen
 	}
 	made, err := releaseDate(string(text))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", list, err)
+		return nil, reason.Errorf("read %s: %w", list, err)
 	}
 	switch age := system.Now().Sub(made); {
 	case age > maxListAge:
@@ -90,7 +91,7 @@ func releaseDate(text string) (time.Time, error) {
 			return time.Parse("Mon, 2 Jan 2006 15:04:05 MST", value)
 		}
 	}
-	return time.Time{}, errors.New("it does not say when it was made")
+	return time.Time{}, reason.New("it does not say when it was made")
 }
 
 // securityUpdates reads the output of simulate:

@@ -2,9 +2,10 @@ package audit
 
 import (
 	"context"
-	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // checkUsers looks for ways to log in without a key.
@@ -92,7 +93,7 @@ func removePasswords(ctx context.Context, system System) error {
 	}
 	for _, p := range passwords(string(passwd), string(shadow)) {
 		if !userName.MatchString(p.user) {
-			return fmt.Errorf("remove the password of %q: this is not an ordinary user name; edit /etc/shadow by hand", printable(p.user))
+			return reason.Errorf("remove the password of %q: this is not an ordinary user name; edit /etc/shadow by hand", printable(p.user))
 		}
 		if _, err := ask(ctx, system, usermod, "-p", "*", p.user); err != nil {
 			return err

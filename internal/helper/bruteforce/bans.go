@@ -1,14 +1,14 @@
 package bruteforce
 
 import (
-	"errors"
-	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Ban is one banned address or network.
@@ -94,7 +94,7 @@ func ParseBans(jail string, lines iter.Seq[string]) ([]Ban, error) {
 		}
 		ban, err := parseBan(jail, line)
 		if err != nil {
-			failure = fmt.Errorf("read the bans of jail %s from the line %q: %w", jail, line, err)
+			failure = reason.Errorf("read the bans of jail %s from the line %q: %w", jail, line, err)
 			continue
 		}
 		if bans = append(bans, ban); len(bans) == 2*MaxBans {
@@ -131,7 +131,7 @@ func parseBan(jail, line string) (Ban, error) {
 	}
 	begin, rest, found := strings.Cut(strings.TrimSpace(rest), " + ")
 	if !found {
-		return Ban{}, errors.New("it contains no time of the ban")
+		return Ban{}, reason.New("it contains no time of the ban")
 	}
 	if ban.Since, err = time.Parse(banTime, begin); err != nil {
 		return Ban{}, err
@@ -162,13 +162,13 @@ func ParseCounts(output string) (Counts, error) {
 		}
 		n, err := strconv.Atoi(strings.TrimSpace(value))
 		if err != nil {
-			return Counts{}, fmt.Errorf("read the figures of a jail from the line %q: %w", strings.TrimSpace(line), err)
+			return Counts{}, reason.Errorf("read the figures of a jail from the line %q: %w", strings.TrimSpace(line), err)
 		}
 		*target = n
 		delete(fields, label)
 	}
 	if len(fields) > 0 {
-		return Counts{}, fmt.Errorf("read the figures of a jail: %d of 4 are missing in %q; is fail2ban running?", len(fields), output)
+		return Counts{}, reason.Errorf("read the figures of a jail: %d of 4 are missing in %q; is fail2ban running?", len(fields), output)
 	}
 	return counts, nil
 }

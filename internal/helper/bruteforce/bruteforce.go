@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The jails.
@@ -187,15 +189,15 @@ network_rule = && <nftables> add rule <table_family> <table> <chain> $proto dpor
 func (c Config) check() error {
 	switch {
 	case len(c.Entry) == 0 || slices.Contains(c.Entry, 0) || c.SSH == 0:
-		return fmt.Errorf("render fail2ban's jails: a port is missing or 0 (entry %d, SSH %d)", c.Entry, c.SSH)
+		return reason.Errorf("render fail2ban's jails: a port is missing or 0 (entry %d, SSH %d)", c.Entry, c.SSH)
 	case c.MaxTries < 1:
-		return fmt.Errorf("render fail2ban's jails: %d tries; at least 1 must be allowed", c.MaxTries)
+		return reason.Errorf("render fail2ban's jails: %d tries; at least 1 must be allowed", c.MaxTries)
 	case c.Window < time.Second || c.Window%time.Second != 0 || c.BanTime < time.Second || c.BanTime%time.Second != 0 || c.BanTime > maxBan:
-		return fmt.Errorf("render fail2ban's jails: window %v and ban %v must be whole seconds, the ban at most %v", c.Window, c.BanTime, maxBan)
+		return reason.Errorf("render fail2ban's jails: window %v and ban %v must be whole seconds, the ban at most %v", c.Window, c.BanTime, maxBan)
 	}
 	for _, unit := range []string{c.SSHUnit, c.MiddlewareUnit} {
 		if !strings.HasSuffix(unit, ".service") || strings.ContainsAny(unit, " \t\r\n%+=\"'") {
-			return fmt.Errorf("render fail2ban's jails: %q is not the name of a service unit", unit)
+			return reason.Errorf("render fail2ban's jails: %q is not the name of a service unit", unit)
 		}
 	}
 	return nil

@@ -3,7 +3,6 @@
 package caller
 
 import (
-	"fmt"
 	"os/user"
 	"strconv"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Who is a caller. The zero Who may do nothing.
@@ -73,12 +73,12 @@ func LookUp() (Users, error) {
 	for name, uid := range map[string]*uint32{firewall.MiddlewareUser: &users.Middleware, ConsoleUser: &users.Console} {
 		found, err := user.Lookup(name)
 		if err != nil {
-			return Users{}, fmt.Errorf("look up the user %s, who may use the system helper: %w; install the package's users (systemd-sysusers)",
+			return Users{}, reason.Errorf("look up the user %s, who may use the system helper: %w; install the package's users (systemd-sysusers)",
 				name, err)
 		}
 		number, err := strconv.ParseUint(found.Uid, 10, 32)
 		if err != nil || number == 0 {
-			return Users{}, fmt.Errorf("look up the user %s: its number %q is invalid", name, found.Uid)
+			return Users{}, reason.Errorf("look up the user %s: its number %q is invalid", name, found.Uid)
 		}
 		*uid = uint32(number)
 	}
@@ -95,7 +95,7 @@ func (u Users) Who(peer ipc.Peer) (Who, error) {
 	case u.Console:
 		return Console, nil
 	default:
-		return 0, fmt.Errorf("user %d may not use the system helper", peer.UID)
+		return 0, reason.Errorf("user %d may not use the system helper", peer.UID)
 	}
 }
 

@@ -20,11 +20,9 @@
 package chaindisk
 
 import (
-	"errors"
-	"fmt"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Disk is a disk, as it is listed.
@@ -161,7 +159,7 @@ type Seen interface {
 }
 
 // ErrRefused is wrapped by the errors of an order that cannot be followed.
-var ErrRefused = errors.New("the disk cannot be used for the chain")
+var ErrRefused = reason.New("the disk cannot be used for the chain")
 
 // Check tells why an order cannot be followed; nil: it can. list is what is there now. A Middleware
 // that was taken over may have shown the owner another disk, or an empty one: so everything that
@@ -171,13 +169,13 @@ func Check(list []*Disk, o Seen) (*Disk, error) {
 	for _, d := range list {
 		if d.GetId() == o.GetId() && o.GetId() != "" {
 			if found != nil {
-				return nil, fmt.Errorf("%w: two disks say that they are this one; remove one of them", ErrRefused)
+				return nil, reason.Errorf("%w: two disks say that they are this one; remove one of them", ErrRefused)
 			}
 			found = d
 		}
 	}
 	if found == nil {
-		return nil, fmt.Errorf("%w: it is no longer there; see 'bitbox-app disk'", ErrRefused)
+		return nil, reason.Errorf("%w: it is no longer there; see 'bitbox-app disk'", ErrRefused)
 	}
 	for _, check := range orderChecks {
 		if err := check.refuse(found, o); err != nil {
@@ -197,31 +195,31 @@ type orderCheck struct {
 var orderChecks = []orderCheck{
 	{"as it was seen", func(d *Disk, o Seen) error {
 		if d.GetModel() != o.GetModel() || d.GetSerialEnd() != o.GetSerialEnd() || d.GetSizeBytes() != o.GetSizeBytes() {
-			return fmt.Errorf("%w: it is another disk than the one that was shown; see 'bitbox-app disk'", ErrRefused)
+			return reason.Errorf("%w: it is another disk than the one that was shown; see 'bitbox-app disk'", ErrRefused)
 		}
 		return nil
 	}},
 	{"its content as it was seen", func(d *Disk, o Seen) error {
 		if d.GetContent() != o.GetContent() {
-			return fmt.Errorf("%w: something else is on it than what was shown; see 'bitbox-app disk'", ErrRefused)
+			return reason.Errorf("%w: something else is on it than what was shown; see 'bitbox-app disk'", ErrRefused)
 		}
 		return nil
 	}},
 	{"usable", func(d *Disk, _ Seen) error {
 		if d.GetRefused() != "" {
-			return fmt.Errorf("%w: %s", ErrRefused, d.GetRefused())
+			return reason.Errorf("%w: %s", ErrRefused, d.GetRefused())
 		}
 		return nil
 	}},
 	{"data", func(d *Disk, o Seen) error {
 		if d.GetContent() != "" && d.GetChainUuid() == "" && !o.GetErase() {
-			return fmt.Errorf("%w: there is data on it (%s), and nobody has agreed to lose that", ErrRefused, d.GetContent())
+			return reason.Errorf("%w: there is data on it (%s), and nobody has agreed to lose that", ErrRefused, d.GetContent())
 		}
 		return nil
 	}},
 	{"size", func(d *Disk, o Seen) error {
 		if d.GetSmall() && !o.GetSmall() {
-			return fmt.Errorf("%w: it is too small for the whole chain of mainnet, and nobody has agreed to a pruned node", ErrRefused)
+			return reason.Errorf("%w: it is too small for the whole chain of mainnet, and nobody has agreed to a pruned node", ErrRefused)
 		}
 		return nil
 	}},

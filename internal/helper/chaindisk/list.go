@@ -5,12 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Bounds of what is taken from lsblk and blkid.
@@ -67,7 +67,7 @@ func parseTree(text []byte) ([]*node, error) {
 		Devices []*node `json:"blockdevices"`
 	}
 	if err := json.Unmarshal(text, &tree); err != nil {
-		return nil, fmt.Errorf("read what lsblk has printed: %w", err)
+		return nil, reason.Errorf("read what lsblk has printed: %w", err)
 	}
 	var disks []*node
 	for _, n := range tree.Devices {
@@ -104,16 +104,16 @@ func virtual(n *node) bool {
 // check bounds a tree, and refuses a disk or a partition whose name would be another path.
 func (n *node) check(depth int, count *int) error {
 	if *count++; *count > maxNodes || depth > maxDepth {
-		return errors.New("too much lies on one disk")
+		return reason.New("too much lies on one disk")
 	}
 	if depth == 0 || depth == 1 && n.Type == "part" {
 		if n.Name == "" || strings.Trim(n.Name, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
-			return fmt.Errorf("a disk is called %q", harmless.Word(n.Name))
+			return reason.Errorf("a disk is called %q", harmless.Word(n.Name))
 		}
 	}
 	for _, child := range n.Children {
 		if child == nil {
-			return errors.New("a part of a disk is missing")
+			return reason.New("a part of a disk is missing")
 		}
 		if err := child.check(depth+1, count); err != nil {
 			return err
@@ -161,6 +161,7 @@ type seen struct {
 	parts []string
 	// broken: why nobody knows what is on it; empty: it was read.
 	broken string
+	fault  error // the same for the journal
 	// mounted: that is mounted at MountPoint.
 	mounted  bool
 	inUse    string // why others must leave it alone; empty: nobody uses it
@@ -214,7 +215,7 @@ func see(n *node, look probe) *seen {
 // the machine are as good as before.
 func (s *seen) unread(err error) *seen {
 	s.Name = short(s.GetName())
-	s.broken = harmless.Cut("it cannot be read: "+harmless.Line(err.Error()), maxLine)
+	s.broken, s.fault = harmless.Cut("it cannot be read: "+harmless.Line(reason.Of(err)), maxLine), err
 	s.Content, s.ChainUuid, s.uuid = unknown, "", ""
 	return s
 }

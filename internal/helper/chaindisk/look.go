@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Programs, by absolute path: PATH decides nothing.
@@ -49,10 +50,10 @@ func Exec(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int
 		err = nil
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("run %s: %w", argv[0], errors.Join(err, ctx.Err()))
+		return nil, 0, reason.Errorf("run %s: %w", argv[0], errors.Join(err, ctx.Err()))
 	}
 	if output.Full() {
-		return nil, 0, fmt.Errorf("run %s: it printed more than %d bytes", argv[0], maxOutput)
+		return nil, 0, reason.Errorf("run %s: it printed more than %d bytes", argv[0], maxOutput)
 	}
 	return output.Bytes(), command.ProcessState.ExitCode(), nil
 }
@@ -61,20 +62,20 @@ func Exec(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int
 func look(ctx context.Context, run Run, probe probe) ([]*seen, error) {
 	text, code, err := run(ctx, lookTime, lsblk, "--json", "--bytes", "--tree", "--output", columns)
 	if err == nil && code != 0 {
-		err = fmt.Errorf("lsblk ended with %d", code)
+		err = reason.Errorf("lsblk ended with %d", code)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look at the disks: %w", err)
+		return nil, reason.Errorf("look at the disks: %w", err)
 	}
 	nodes, err := parseTree(text)
 	if err != nil {
-		return nil, fmt.Errorf("look at the disks: %w", err)
+		return nil, reason.Errorf("look at the disks: %w", err)
 	}
 	var list []*seen
 	for _, n := range nodes {
 		s := see(n, probe)
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("look at the disks: %w", ctx.Err())
+			return nil, reason.Errorf("look at the disks: %w", ctx.Err())
 		}
 		s.Refused = refusal(rules, s)
 		list = append(list, s)
@@ -100,7 +101,7 @@ func content(ctx context.Context, run Run, n *node) (signature, error) {
 		}
 		return signature{}, err
 	case code != 0:
-		return signature{}, fmt.Errorf("blkid ended with %d", code)
+		return signature{}, reason.Errorf("blkid ended with %d", code)
 	}
 	return parseSignature(text), nil
 }
@@ -128,8 +129,8 @@ func zero(path string, size uint64) (bool, error) {
 	return true, nil
 }
 
-// Look lists the disks with their health.
-func Look(ctx context.Context, run Run) ([]*Disk, error) {
+// Look lists the disks with their health. It logs why a disk cannot be read.
+func Look(ctx context.Context, run Run, log *slog.Logger) ([]*Disk, error) {
 	list, err := look(ctx, run, func(n *node) (signature, error) { return content(ctx, run, n) })
 	if err != nil {
 		return nil, err
@@ -137,6 +138,7 @@ func Look(ctx context.Context, run Run) ([]*Disk, error) {
 	var disks []*Disk
 	for _, s := range list {
 		if s.broken != "" {
+			log.Warn("a disk cannot be read", "disk", s.GetName(), "error", s.fault)
 			disks = append(disks, &s.Disk)
 			continue
 		}

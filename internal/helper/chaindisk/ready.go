@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -73,7 +74,7 @@ func (k *Keeper) ready(ctx context.Context) error {
 	}
 	if !disk.mounted {
 		if disk.inUse != "" {
-			return fmt.Errorf("the disk of the chain is in use: %s", disk.inUse)
+			return reason.Errorf("the disk of the chain is in use: %s", disk.inUse)
 		}
 		if err := k.mount(ctx, disk); err != nil {
 			return err
@@ -116,7 +117,7 @@ func (k *Keeper) erase(ctx context.Context, order *Order) error {
 }
 
 // errMissing is what an owner hears of a disk that was pulled out.
-var errMissing = errors.New("the disk of the chain is not there; connect it, then: bitbox-app services restart bitcoin")
+var errMissing = reason.New("the disk of the chain is not there; connect it, then: bitbox-app services restart bitcoin")
 
 // look looks at the disks with as little as will do: this process may write to each of them.
 func (k *Keeper) look(ctx context.Context) ([]*seen, error) { return look(ctx, k.Run, superblock) }
@@ -135,7 +136,7 @@ func (k *Keeper) find(ctx context.Context, is func(*seen) bool) (*seen, error) {
 				continue
 			}
 			if found != nil {
-				return nil, fmt.Errorf("%s and %s both say that they are the disk of the chain; remove one of them", found.GetName(), s.GetName())
+				return nil, reason.Errorf("%s and %s both say that they are the disk of the chain; remove one of them", found.GetName(), s.GetName())
 			}
 			found = s
 		}
@@ -156,11 +157,11 @@ func (k *Keeper) find(ctx context.Context, is func(*seen) bool) (*seen, error) {
 // only refuses a disk that cannot be read, and one whose UUID is on a part of any disk, too.
 func (s *seen) only(list []*seen) error {
 	if s.broken != "" {
-		return fmt.Errorf("%w: %s", ErrRefused, s.broken)
+		return reason.Errorf("%w: %s", ErrRefused, s.broken)
 	}
 	for _, other := range list {
 		if s.uuid != "" && (slices.Contains(other.parts, s.uuid) || other != s && other.uuid == s.uuid) {
-			return fmt.Errorf("%s and a part of %s both say that they are the disk of the chain; remove one of them", s.GetName(), other.GetName())
+			return reason.Errorf("%s and a part of %s both say that they are the disk of the chain; remove one of them", s.GetName(), other.GetName())
 		}
 	}
 	return nil
@@ -178,8 +179,8 @@ func (k *Keeper) prepare(ctx context.Context, o *Order) error {
 			disk.inUse = disk.GetName() + " holds a chain that is in use"
 		}
 		for _, r := range rules {
-			if reason := r.refuse(disk); r.always && reason != "" {
-				return fmt.Errorf("%w: %s", ErrRefused, reason)
+			if why := r.refuse(disk); r.always && why != "" {
+				return reason.Errorf("%w: %s", ErrRefused, why)
 			}
 		}
 		if err := alone(disk.path); err != nil {
@@ -192,20 +193,20 @@ func (k *Keeper) prepare(ctx context.Context, o *Order) error {
 		}
 		o.Begun = true
 		if err := failpoint.Around("begin", func() error { return k.Store.WriteOrder(*o) }); err != nil {
-			return fmt.Errorf("record that the disk is erased: %w", err)
+			return reason.Errorf("record that the disk is erased: %w", err)
 		}
 		if err := k.format(ctx, disk.path, o.UUID); err != nil {
 			return err
 		}
 	}
 	if !o.Erase && disk.uuid != o.UUID {
-		return fmt.Errorf("%w: it no longer has the chain that it had when it was ordered", ErrRefused)
+		return reason.Errorf("%w: it no longer has the chain that it had when it was ordered", ErrRefused)
 	}
 	if err := failpoint.Around("record the disk", func() error { return k.Store.WriteChosen(Chosen{UUID: o.UUID}) }); err != nil {
-		return fmt.Errorf("record the disk of the chain: %w", err)
+		return reason.Errorf("record the disk of the chain: %w", err)
 	}
 	if err := failpoint.Around("forget the order", k.Store.ForgetOrder); err != nil {
-		return fmt.Errorf("record the disk of the chain: %w", err)
+		return reason.Errorf("record the disk of the chain: %w", err)
 	}
 	return nil
 }
@@ -215,7 +216,7 @@ func (k *Keeper) prepare(ctx context.Context, o *Order) error {
 // disk erased with another content than the order has, and no other disk.
 func (k *Keeper) asOrdered(ctx context.Context, o *Order) error {
 	if err := k.Look(ctx); err != nil {
-		return fmt.Errorf("look at what is on the disk: %w", err)
+		return reason.Errorf("look at what is on the disk: %w", err)
 	}
 	list, err := k.Store.List()
 	if err != nil {
@@ -227,11 +228,11 @@ func (k *Keeper) asOrdered(ctx context.Context, o *Order) error {
 	}
 	content := list[i].GetContent()
 	if !o.Begun && content != o.Content {
-		return fmt.Errorf("%w: something else is on it than when it was ordered; order it again", ErrRefused)
+		return reason.Errorf("%w: something else is on it than when it was ordered; order it again", ErrRefused)
 	}
 	for _, kind := range members {
 		if strings.Contains(content, kind) {
-			return fmt.Errorf("%w: it is a part of a larger volume (%s); take it out of that first", ErrRefused, kind)
+			return reason.Errorf("%w: it is a part of a larger volume (%s); take it out of that first", ErrRefused, kind)
 		}
 	}
 	return nil
@@ -242,10 +243,10 @@ func (k *Keeper) asOrdered(ctx context.Context, o *Order) error {
 func alone(path string) error {
 	file, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
 	if errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("%w: it is in use", ErrRefused)
+		return reason.Errorf("%w: it is in use", ErrRefused)
 	}
 	if err != nil {
-		return fmt.Errorf("open the disk: %w", err)
+		return reason.Errorf("open the disk: %w", err)
 	}
 	return file.Close()
 }
@@ -261,7 +262,7 @@ func (k *Keeper) format(ctx context.Context, path, uuid string) error {
 		_, code, err := k.Run(ctx, makeTime, mkfs, "-q", "-L", Label, "-U", uuid, "-m", "0", "-T", "largefile", "-E",
 			fmt.Sprintf("nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=%d:%d", k.UID, k.GID), path)
 		if err == nil && code != 0 {
-			err = fmt.Errorf("%s ended with %d", mkfs, code)
+			err = reason.Errorf("%s ended with %d", mkfs, code)
 		}
 		return err
 	})
@@ -275,7 +276,7 @@ func (k *Keeper) clear(path string) error {
 // step changes a disk.
 func step(name string, change func() error) error {
 	if err := failpoint.Around(name, change); err != nil {
-		return fmt.Errorf("%s: %w; it is tried again when the node starts", name, err)
+		return reason.Errorf("%s: %w; it is tried again when the node starts", name, err)
 	}
 	return nil
 }
@@ -285,13 +286,13 @@ func (k *Keeper) mount(ctx context.Context, disk *seen) error {
 	// 1: it has repaired what is safe to repair (e2fsck(8)).
 	_, code, err := k.Run(ctx, checkTime, e2fsck, "-p", disk.path)
 	if err == nil && code > 1 {
-		err = fmt.Errorf("e2fsck ended with %d", code)
+		err = reason.Errorf("e2fsck ended with %d", code)
 	}
 	if err != nil {
-		return fmt.Errorf("the disk of the chain is damaged, and the damage is not repaired by itself (%w); choose another disk", err)
+		return reason.Errorf("the disk of the chain is damaged, and the damage is not repaired by itself (%w); choose another disk", err)
 	}
 	if err := k.Mount(ctx, disk.path); err != nil {
-		return fmt.Errorf("the disk of the chain could not be mounted: %w", err)
+		return reason.Errorf("the disk of the chain could not be mounted: %w", err)
 	}
 	list, err := k.look(ctx)
 	for _, s := range list {
@@ -301,24 +302,24 @@ func (k *Keeper) mount(ctx context.Context, disk *seen) error {
 		}
 	}
 	// Another disk may have got its name in the meantime.
-	return errors.Join(errors.New("another disk was mounted than the disk of the chain, or none; nothing of it is used"), err, k.Unmount(ctx))
+	return errors.Join(reason.New("another disk was mounted than the disk of the chain, or none; nothing of it is used"), err, k.Unmount(ctx))
 }
 
 // check looks at the mounted disk.
 func (k *Keeper) check() error {
 	var s unix.Statfs_t
 	if err := unix.Statfs(k.MountPoint, &s); err != nil {
-		return fmt.Errorf("the disk of the chain does not answer: %w", err)
+		return reason.Errorf("the disk of the chain does not answer: %w", err)
 	}
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return fmt.Errorf("look at the disk of the chain: %w", err)
+		return reason.Errorf("look at the disk of the chain: %w", err)
 	}
 	switch free := s.Bavail * uint64(s.Bsize); {
 	case s.Flags&unix.ST_RDONLY != 0 || stopped(string(text), k.MountPoint):
-		return errors.New("the disk of the chain had an error, and nothing more is written to it; restart the Base, and have another disk ready")
+		return reason.New("the disk of the chain had an error, and nothing more is written to it; restart the Base, and have another disk ready")
 	case free < leastFree:
-		return errors.New("the disk of the chain is full; a larger one is needed, or a pruned node")
+		return reason.New("the disk of the chain is full; a larger one is needed, or a pruned node")
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,7 +126,7 @@ func (b *bench) mount(_ context.Context, device string) error {
 
 // lookAtAll does what LookUnit does.
 func (b *bench) lookAtAll(ctx context.Context) error {
-	list, err := Look(ctx, b.run)
+	list, err := Look(ctx, b.run, slog.New(slog.DiscardHandler))
 	if err == nil {
 		err = b.Store.WriteList(list)
 	}
@@ -418,7 +419,7 @@ func TestABadDiskHarmsNoOther(t *testing.T) {
 		return bytes.ReplaceAll(text, []byte(`"`+filepath.Base(bad)+`"`), []byte(`"`+gone+`"`)), code, err
 	}
 	b.Keeper.Look = func(ctx context.Context) error {
-		list, err := Look(ctx, b.Keeper.Run)
+		list, err := Look(ctx, b.Keeper.Run, slog.New(slog.DiscardHandler))
 		return errors.Join(err, b.Store.WriteList(list))
 	}
 	if err := b.ready(); err != nil {
@@ -480,7 +481,7 @@ func TestALyingListHasNoOtherDiskErased(t *testing.T) {
 	b.tool("mkfs.ext4", "-q", "-T", "largefile4", "-L", "Photos", photos)
 	b.order(chain, true)
 	b.Keeper.Look = func(ctx context.Context) error {
-		list, err := Look(ctx, b.run)
+		list, err := Look(ctx, b.run, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package chaindisk
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
@@ -36,7 +36,7 @@ var (
 )
 
 // errDamaged: nothing is guessed. A node that started on the disk of the system would fill it.
-var errDamaged = errors.New("what is on record about the disk of the chain is damaged")
+var errDamaged = reason.New("what is on record about the disk of the chain is damaged")
 
 // Store keeps what was ordered and chosen, and what was seen. The helper and the unit that
 // prepares a disk have it in common; each file has one writer at a time.
@@ -58,7 +58,7 @@ func (s Store) read(name string, record any) (bool, error) {
 		err = json.Unmarshal(text, record)
 	}
 	if err != nil {
-		return false, fmt.Errorf("%w: %s: %w", errDamaged, name, err)
+		return false, reason.Errorf("%w: %s: %w", errDamaged, name, err)
 	}
 	return true, nil
 }
@@ -79,7 +79,7 @@ func (s Store) Order() (*Order, error) {
 	}
 	// They become arguments of programs.
 	if !ids.MatchString(o.ID) || !uuids.MatchString(o.UUID) {
-		return nil, fmt.Errorf("%w: %s", errDamaged, orderFile)
+		return nil, reason.Errorf("%w: %s", errDamaged, orderFile)
 	}
 	return o, nil
 }
@@ -106,7 +106,7 @@ func (s Store) disk(name string) (*Chosen, error) {
 		return nil, err
 	}
 	if !uuids.MatchString(c.UUID) {
-		return nil, fmt.Errorf("%w: %s", errDamaged, name)
+		return nil, reason.Errorf("%w: %s", errDamaged, name)
 	}
 	return c, nil
 }
@@ -150,7 +150,7 @@ func (s Store) WriteList(disks []*Disk) error {
 func (s Store) List() ([]*Disk, error) {
 	text, err := rootfile.Read(filepath.Join(s.Run, ListFile), maxList)
 	if err != nil {
-		return nil, fmt.Errorf("read the list of the disks: %w", err)
+		return nil, reason.Errorf("read the list of the disks: %w", err)
 	}
 	return ParseList(text)
 }
@@ -160,10 +160,10 @@ func ParseList(text []byte) ([]*Disk, error) {
 	list := &basev1.DiskList{}
 	err := protojson.Unmarshal(text, list)
 	if err == nil && len(list.GetDisks()) > MaxDisks {
-		err = fmt.Errorf("it has more than %d disks", MaxDisks)
+		err = reason.Errorf("it has more than %d disks", MaxDisks)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the list of the disks: %w", err)
+		return nil, reason.Errorf("read the list of the disks: %w", err)
 	}
 	return list.GetDisks(), nil
 }
@@ -172,7 +172,7 @@ func ParseList(text []byte) ([]*Disk, error) {
 func (s Store) WriteTrouble(trouble error) error {
 	path := filepath.Join(s.Run, troubleFile)
 	if trouble != nil {
-		return atomicfile.WriteFileAtomic(path, []byte(harmless.Cut(harmless.Line(trouble.Error()), maxLine)), 0o600)
+		return atomicfile.WriteFileAtomic(path, []byte(harmless.Cut(harmless.Line(reason.Of(trouble)), maxLine)), 0o600)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The superblock of ext4, as far as it is read: magic (2, little-endian) at 56, UUID (16) at 104, and
@@ -44,7 +46,7 @@ func superblock(n *node) (signature, error) {
 			return signature{}, err
 		}
 	case <-time.After(lookTime):
-		return signature{}, errors.New("it does not answer")
+		return signature{}, reason.New("it does not answer")
 	}
 	return parseSuperblock(block[:]), nil
 }
@@ -85,7 +87,7 @@ func clearEnds(path string) error {
 	}
 	// EINVAL: a device of this kind has no partitions.
 	if err := unix.IoctlSetInt(int(file.Fd()), unix.BLKRRPART, 0); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("read its partitions again: %w", err)
+		return reason.Errorf("read its partitions again: %w", err)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // unitDirectory is where units are that last until the machine stops.
@@ -86,7 +87,7 @@ func job(ctx context.Context, unit string, begin func(ctx context.Context, name,
 	select {
 	case result := <-ended:
 		if result != "done" {
-			return fmt.Errorf("systemd's job ended with '%s'; its journal says more", result)
+			return reason.Errorf("systemd's job ended with '%s'; its journal says more", result)
 		}
 		return nil
 	case <-ctx.Done():

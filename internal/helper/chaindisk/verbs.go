@@ -212,7 +212,7 @@ func (v *Verbs) Use(ctx context.Context, _ *caller.Call, request *systemv1.UseDi
 func newUUID(random io.Reader) (string, error) {
 	var b [16]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return "", fmt.Errorf("draw a UUID: %w", err)
+		return "", reason.Errorf("draw a UUID: %w", err)
 	}
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil

@@ -14,6 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Verb is how the log of changes has a verb of the helper.
@@ -82,7 +83,7 @@ func (r *Recording) End(reply *systemv1.SystemReply, err error) {
 		return
 	}
 	if err == nil && reply.GetAuthority().GetErrorCode() != "" {
-		err = errors.New(reply.GetAuthority().GetErrorMessage())
+		err = reason.New(reply.GetAuthority().GetErrorMessage())
 	}
 	if errors.Is(err, &helperclient.Error{Code: helperclient.CodeReset}) {
 		return // the log is about to go

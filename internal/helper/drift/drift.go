@@ -19,6 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
@@ -141,7 +142,7 @@ func (d *Drift) damagedChanges() []*basev1.Finding {
 	}
 	return []*basev1.Finding{{
 		Id: "changes-damaged", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "The log of changes cannot be used",
-		Expected: "the log of changes as it was written", Found: err.Error(),
+		Expected: "the log of changes as it was written", Found: reason.Of(err), // the journal has the whole error since the log was opened
 		Why: "It says who has changed what. Either the disk is failing, or somebody wants something not to be seen.",
 		Fix: "Nothing is recorded there meanwhile, only in the journal. Put a copy of the file back, or start over with a factory reset.",
 	}}

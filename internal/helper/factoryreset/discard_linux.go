@@ -5,7 +5,6 @@ package factoryreset
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // A folder of an untrusted daemon may be nested a hundred thousand levels deep, or have millions
@@ -147,7 +147,7 @@ func Discard(ctx context.Context, p Plan) (done bool, err error) {
 		if ctx.Err() != nil {
 			return false, nil
 		}
-		return false, fmt.Errorf("remove what the factory reset left: %w", err)
+		return false, reason.Errorf("remove what the factory reset left: %w", err)
 	}
 	return true, nil
 }
@@ -241,7 +241,7 @@ func eachName(ctx context.Context, directory int, do func(name string) error) er
 				return err
 			}
 			if err := do(name); err != nil {
-				return fmt.Errorf("%.40q: %w", name, err)
+				return reason.Errorf("%.40q: %w", name, err)
 			}
 		}
 		if err != nil {

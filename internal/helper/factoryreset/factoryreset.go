@@ -25,7 +25,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,6 +33,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Files in the system helper's directory.
@@ -71,7 +71,7 @@ func Prepare(directory string) error {
 		err = atomicfile.WriteFileAtomic(path, bytes.Repeat([]byte{' '}, maxRecordSize), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("prepare for a factory reset: %w", err)
+		return reason.Errorf("prepare for a factory reset: %w", err)
 	}
 	return nil
 }
@@ -81,7 +81,7 @@ func Prepare(directory string) error {
 func Order(directory string, r Record) error {
 	err := order(directory, r)
 	if err != nil {
-		return fmt.Errorf("order the factory reset: %w", err)
+		return reason.Errorf("order the factory reset: %w", err)
 	}
 	return nil
 }
@@ -182,7 +182,7 @@ func Finish(p Plan) error {
 		p.EraseChainDisk = nil
 	}
 	if err := finish(p); err != nil {
-		return fmt.Errorf("finish the factory reset: %w; no part of the Base starts until it is done, and each start tries again", err)
+		return reason.Errorf("finish the factory reset: %w; no part of the Base starts until it is done, and each start tries again", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), discardTime)
 	defer cancel()

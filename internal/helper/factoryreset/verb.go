@@ -2,8 +2,6 @@ package factoryreset
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -13,6 +11,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -25,7 +24,7 @@ const (
 
 // ErrOrdered says that a factory reset was ordered and is not finished. Until it is, the helper
 // does not run.
-var ErrOrdered = errors.New("a factory reset was ordered and is not finished")
+var ErrOrdered = reason.New("a factory reset was ordered and is not finished")
 
 // orderedBy names who ordered a reset, in the record of it.
 func orderedBy(who caller.Who) string {
@@ -133,7 +132,7 @@ func Restart(ctx context.Context, directory string, restart func(context.Context
 		return nil
 	}
 	if failed(ctx) {
-		return fmt.Errorf("%w at the beginning of this boot; 'journalctl -u %s' says why, and nothing of the Base starts until it is",
+		return reason.Errorf("%w at the beginning of this boot; 'journalctl -u %s' says why, and nothing of the Base starts until it is",
 			ErrOrdered, Unit)
 	}
 	return restart(ctx)

@@ -13,12 +13,13 @@
 package firewall
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Users that have their own rules.
@@ -158,14 +159,14 @@ func Render(p Policy) (Rules, error) {
 
 func (p Policy) check() error {
 	if p.Entry == 0 {
-		return errors.New("render the packet filter: the port of the entry is 0; it must be 1 to 65535")
+		return reason.New("render the packet filter: the port of the entry is 0; it must be 1 to 65535")
 	}
 	open := []uint16{p.Entry}
 	for _, extra := range p.Extra {
 		open = append(open, extra.Port)
 		for _, network := range extra.From {
 			if !network.IsValid() || network.Masked() != network || network.Addr().Is4In6() {
-				return fmt.Errorf("render the packet filter: %s, which reaches port %d, is not a network of IPv4 or IPv6", network, extra.Port)
+				return reason.Errorf("render the packet filter: %s, which reaches port %d, is not a network of IPv4 or IPv6", network, extra.Port)
 			}
 		}
 	}
@@ -175,28 +176,28 @@ func (p Policy) check() error {
 	seen := map[uint16]bool{}
 	for _, port := range open {
 		if port == 0 || seen[port] {
-			return fmt.Errorf("render the packet filter: port %d is 0 or opened twice (entry %d, SSH %d)", port, p.Entry, p.SSH)
+			return reason.Errorf("render the packet filter: port %d is 0 or opened twice (entry %d, SSH %d)", port, p.Entry, p.SSH)
 		}
 		seen[port] = true
 	}
 	if slices.Contains(p.Upstream, 0) {
-		return errors.New("render the packet filter: port 0 is given as an upstream of the proxy")
+		return reason.New("render the packet filter: port 0 is given as an upstream of the proxy")
 	}
 	for _, e := range p.Egress {
 		if e.Protocol != TCP && e.Protocol != UDP {
-			return fmt.Errorf("render the packet filter: the protocol %q of user %q is neither tcp nor udp", e.Protocol, e.User)
+			return reason.Errorf("render the packet filter: the protocol %q of user %q is neither tcp nor udp", e.Protocol, e.User)
 		}
 		if e.Home && e.Port != 0 {
-			return fmt.Errorf("render the packet filter: port %d of the home is given for %q; all or none can be", e.Port, e.User)
+			return reason.Errorf("render the packet filter: port %d of the home is given for %q; all or none can be", e.Port, e.User)
 		}
 		if err := checkUser(e.User); err != nil {
 			return err
 		}
 		switch e.User {
 		case ProxyUser, MiddlewareUser, WatcherUser, WalletUser:
-			return fmt.Errorf("render the packet filter: %s faces strangers and may not start any connection outwards", e.User)
+			return reason.Errorf("render the packet filter: %s faces strangers and may not start any connection outwards", e.User)
 		case "root":
-			return errors.New("render the packet filter: root would stand for every service without its own user; give the service a user")
+			return reason.New("render the packet filter: root would stand for every service without its own user; give the service a user")
 		}
 	}
 	return nil
@@ -211,7 +212,7 @@ func checkUser(name string) error {
 		valid = valid && (letter || i > 0 && (r == '-' || r >= '0' && r <= '9'))
 	}
 	if !valid {
-		return fmt.Errorf("render the packet filter: %q is not the name of a system user (lower case letters, digits, - and _, at most 32)", name)
+		return reason.Errorf("render the packet filter: %q is not the name of a system user (lower case letters, digits, - and _, at most 32)", name)
 	}
 	return nil
 }

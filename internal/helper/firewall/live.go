@@ -2,12 +2,13 @@ package firewall
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Difference is a line in which the live filter differs from the rendered one.
@@ -42,7 +43,7 @@ func Diff(rendered, live string, uid func(name string) (int, error)) ([]Differen
 		name := strings.TrimPrefix(match, "--uid-owner ")
 		number, err := uid(name)
 		if err != nil && failure == nil {
-			failure = fmt.Errorf("compare the packet filter: look up the user %s of a rule: %w", name, err)
+			failure = reason.Errorf("compare the packet filter: look up the user %s of a rule: %w", name, err)
 		}
 		return "--uid-owner " + strconv.Itoa(number)
 	})
@@ -111,10 +112,10 @@ func ForeignTables(ruleset []byte) ([]string, error) {
 		Objects []map[string]json.RawMessage `json:"nftables"`
 	}
 	if err := json.Unmarshal(ruleset, &document); err != nil {
-		return nil, fmt.Errorf("read the output of nft -j list ruleset: %w", err)
+		return nil, reason.Errorf("read the output of nft -j list ruleset: %w", err)
 	}
 	if document.Objects == nil {
-		return nil, errors.New("read the output of nft -j list ruleset: it has no list of objects")
+		return nil, reason.New("read the output of nft -j list ruleset: it has no list of objects")
 	}
 	var foreign []string
 	for _, object := range document.Objects {
@@ -151,7 +152,7 @@ func foreignObject(kind string, raw json.RawMessage) (string, error) {
 	}
 	var o nftObject
 	if err := json.Unmarshal(raw, &o); err != nil {
-		return "", fmt.Errorf("read the output of nft -j list ruleset: a %s: %w", kind, err)
+		return "", reason.Errorf("read the output of nft -j list ruleset: a %s: %w", kind, err)
 	}
 	table := o.Table
 	if kind == "table" {

@@ -2,10 +2,11 @@ package generation
 
 import (
 	"encoding/xml"
-	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Announcement is what Avahi tells the local network.
@@ -38,17 +39,17 @@ func RenderAnnouncement(a Announcement) (string, error) {
 	for _, text := range append([]string{a.Name}, a.TXT...) {
 		printable := utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 		if text == "" || !printable || len(text) > 255 {
-			return "", fmt.Errorf("render the mDNS announcement: %q must be 1 to 255 bytes of text", text)
+			return "", reason.Errorf("render the mDNS announcement: %q must be 1 to 255 bytes of text", text)
 		}
 	}
 	if len(a.Name) > 63 || a.Port == 0 {
-		return "", fmt.Errorf("render the mDNS announcement: the name %q must be at most 63 bytes long, and the port %d not 0", a.Name, a.Port)
+		return "", reason.Errorf("render the mDNS announcement: the name %q must be at most 63 bytes long, and the port %d not 0", a.Name, a.Port)
 	}
 	group := avahiGroup{Name: a.Name}
 	group.Service.Type, group.Service.Port, group.Service.TXT = serviceType, a.Port, a.TXT
 	body, err := xml.MarshalIndent(group, "", "  ")
 	if err != nil {
-		return "", fmt.Errorf("render the mDNS announcement: %w", err)
+		return "", reason.Errorf("render the mDNS announcement: %w", err)
 	}
 	return xml.Header + "<!DOCTYPE service-group SYSTEM \"avahi-service.dtd\">\n" + string(body) + "\n", nil
 }

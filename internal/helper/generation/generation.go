@@ -20,7 +20,6 @@ package generation
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -35,6 +34,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
@@ -256,7 +256,7 @@ func ProxyFor(e posture.Effective, m Machine) (proxy.Config, error) {
 		}
 		upstream, known := UpstreamOf(endpoint.Kind, m)
 		if !known {
-			return proxy.Config{}, fmt.Errorf("render the posture: no service is known behind the extra API %q", endpoint.Kind)
+			return proxy.Config{}, reason.Errorf("render the posture: no service is known behind the extra API %q", endpoint.Kind)
 		}
 		api := proxy.API{Name: string(endpoint.Kind), Socket: upstream.Socket, Upstream: upstream.Address, From: endpoint.From}
 		if !endpoint.Shared {
@@ -280,7 +280,7 @@ func FirewallFor(e posture.Effective, m Machine) (firewall.Policy, error) {
 	for _, service := range e.Egress {
 		egress, known := serviceEgress[service]
 		if !known {
-			return firewall.Policy{}, fmt.Errorf("render the posture: the service %q, which may reach the internet, is unknown", service)
+			return firewall.Policy{}, reason.Errorf("render the posture: the service %q, which may reach the internet, is unknown", service)
 		}
 		p.Egress = append(p.Egress, egress...)
 	}

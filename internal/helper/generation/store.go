@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Modes of the written files. Servers that are not root read them, and they hold no secret; only
@@ -27,7 +28,7 @@ const (
 const maxFileSize = 1 << 20
 
 // ErrNone says that no generation is in force.
-var ErrNone = errors.New("no generation is in force")
+var ErrNone = reason.New("no generation is in force")
 
 // Store keeps generations in a directory. Its methods must not be called concurrently. A crash
 // during one of them leaves the generation in force intact, and the next call cleans up.
@@ -48,14 +49,14 @@ func NewStore(directory string) *Store {
 // force does not change, and cannot be written again; any other of that number is replaced.
 func (s *Store) Write(number uint64, files Files) error {
 	if err := s.write(number, files); err != nil {
-		return fmt.Errorf("write generation %d of the configuration: %w", number, err)
+		return reason.Errorf("write generation %d of the configuration: %w", number, err)
 	}
 	return nil
 }
 
 func (s *Store) write(number uint64, files Files) error {
 	if current, err := s.Current(); err == nil && current == number {
-		return errors.New("it is in force and cannot be changed; choose a new number")
+		return reason.New("it is in force and cannot be changed; choose a new number")
 	} else if err != nil && !errors.Is(err, ErrNone) {
 		return err
 	}
@@ -74,7 +75,7 @@ func (s *Store) write(number uint64, files Files) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if !filepath.IsLocal(name) {
-			return fmt.Errorf("%q is not a path inside the generation", name)
+			return reason.Errorf("%q is not a path inside the generation", name)
 		}
 		path := filepath.Join(unfinished, name)
 		if parent := filepath.Dir(path); !slices.Contains(directories, parent) {
@@ -135,10 +136,10 @@ func (s *Store) remove(paths ...string) error {
 func (s *Store) Switch(number uint64) error {
 	directory := filepath.Join(s.directory, generationsDir, directoryName(number))
 	if info, err := os.Lstat(directory); err != nil || !info.IsDir() {
-		return fmt.Errorf("put generation %d of the configuration in force: it is not there (%s)", number, directory)
+		return reason.Errorf("put generation %d of the configuration in force: it is not there (%s)", number, directory)
 	}
 	if err := s.link(currentLink, number); err != nil {
-		return fmt.Errorf("put generation %d of the configuration in force: %w", number, err)
+		return reason.Errorf("put generation %d of the configuration in force: %w", number, err)
 	}
 	return nil
 }
@@ -175,14 +176,14 @@ func (s *Store) Current() (uint64, error) {
 	path := filepath.Join(s.directory, currentLink)
 	target, err := os.Readlink(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("read %s: %w", path, ErrNone)
+		return 0, reason.Errorf("read %s: %w", path, ErrNone)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("find the configuration in force: %w", err)
+		return 0, reason.Errorf("find the configuration in force: %w", err)
 	}
 	number, err := strconv.ParseUint(strings.TrimPrefix(target, generationsDir+"/"), 10, 64)
 	if err != nil || target != filepath.Join(generationsDir, directoryName(number)) {
-		return 0, fmt.Errorf("find the configuration in force: %s leads to %q, which is not a generation", path, target)
+		return 0, reason.Errorf("find the configuration in force: %s leads to %q, which is not a generation", path, target)
 	}
 	return number, nil
 }
@@ -197,7 +198,7 @@ func (s *Store) Prune(keep ...uint64) error {
 	generations := filepath.Join(s.directory, generationsDir)
 	entries, err := os.ReadDir(generations)
 	if err != nil {
-		return fmt.Errorf("list the generations: %w", err)
+		return reason.Errorf("list the generations: %w", err)
 	}
 	for _, entry := range entries {
 		number, err := strconv.ParseUint(entry.Name(), 10, 64)
@@ -205,7 +206,7 @@ func (s *Store) Prune(keep ...uint64) error {
 			continue
 		}
 		if err := s.remove(filepath.Join(generations, entry.Name())); err != nil {
-			return fmt.Errorf("remove the old generation %s: %w", entry.Name(), err)
+			return reason.Errorf("remove the old generation %s: %w", entry.Name(), err)
 		}
 	}
 	return nil
@@ -264,7 +265,7 @@ func (s *Store) Verify(files Files) ([]Drift, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("compare generation %d with what it should be: %w", number, err)
+		return nil, reason.Errorf("compare generation %d with what it should be: %w", number, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if !seen[name] {

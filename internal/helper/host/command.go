@@ -5,12 +5,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // stepTime bounds how long a program or systemd may take.
@@ -52,7 +52,7 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 }
 
 // errTooMuch is returned with as much of the beginning of the output as fits.
-var errTooMuch = fmt.Errorf("it printed more than %d bytes", maxOutput)
+var errTooMuch = reason.Errorf("it printed more than %d bytes", maxOutput)
 
 // maxJournalLine is the longest line of journalctl that is read, in bytes.
 const maxJournalLine = 256 << 10
@@ -73,7 +73,7 @@ func lines(ctx context.Context, receive func(line []byte, more bool) error, argv
 		err = command.Start()
 	}
 	if err != nil {
-		return fmt.Errorf("run %s: %w", argv[0], err)
+		return reason.Errorf("run %s: %w", argv[0], err)
 	}
 	refused := eachOutputLine(bufio.NewReaderSize(stdout, 64<<10), receive)
 	if refused != nil {

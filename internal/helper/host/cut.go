@@ -3,7 +3,6 @@ package host
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/wallets"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The kernel's interface for sockets (sock_diag(7), linux/inet_diag.h).
@@ -81,7 +81,7 @@ func (d diag) ask(kind uint16, flags int, body []byte, receive func([]byte)) err
 				return nil
 			case unix.NLMSG_ERROR:
 				if len(answer.Data) < 4 {
-					return errors.New("the kernel's answer is cut off")
+					return reason.New("the kernel's answer is cut off")
 				}
 				if code := int32(binary.NativeEndian.Uint32(answer.Data)); code != 0 {
 					return syscall.Errno(-code)
@@ -195,23 +195,23 @@ func listensAt(list, path string) bool {
 func cut(port uint16, except posture.Networks) (left int, err error) {
 	d, err := openDiag()
 	if err != nil {
-		return 0, fmt.Errorf("ask the kernel for its connections: %w", err)
+		return 0, reason.Errorf("ask the kernel for its connections: %w", err)
 	}
 	defer d.close()
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		ids, err := d.sockets(family, port, connected)
 		if err != nil {
-			return 0, fmt.Errorf("ask the kernel for the connections at port %d: %w", port, err)
+			return 0, reason.Errorf("ask the kernel for the connections at port %d: %w", port, err)
 		}
 		stays := func(id []byte) bool { return len(except) > 0 && except.Contains(peer(family, id).Addr()) }
 		for _, id := range slices.DeleteFunc(ids, stays) {
 			err := d.ask(sockDestroy, unix.NLM_F_ACK, diagBody(family, 0, id), func([]byte) {})
 			if err != nil && !errors.Is(err, syscall.ENOENT) { // it has ended by itself
-				return 0, fmt.Errorf("have the kernel end a connection at port %d: %w", port, err)
+				return 0, reason.Errorf("have the kernel end a connection at port %d: %w", port, err)
 			}
 		}
 		if ids, err = d.sockets(family, port, established); err != nil {
-			return 0, fmt.Errorf("ask the kernel for the connections at port %d: %w", port, err)
+			return 0, reason.Errorf("ask the kernel for the connections at port %d: %w", port, err)
 		}
 		left += len(slices.DeleteFunc(ids, stays))
 	}

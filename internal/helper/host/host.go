@@ -31,6 +31,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Host is the machine that this process runs on: it implements Live, Banner and Announcer with
@@ -77,7 +78,7 @@ func (m Host) place(ctx context.Context, program string) (give func(), err error
 	case m.places <- struct{}{}:
 		return func() { <-m.places }, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("run %s: wait for other programs to end: %w", program, ctx.Err())
+		return nil, reason.Errorf("run %s: wait for other programs to end: %w", program, ctx.Err())
 	}
 }
 
@@ -159,7 +160,7 @@ func (m Host) StartSSH(ctx context.Context, keys []sshkey.Key) error {
 	}
 	before, err := os.ReadFile(generation.SSHLease)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the lease of SSH: %w", err)
+		return reason.Errorf("read the lease of SSH: %w", err)
 	}
 	for _, fingerprint := range strings.Fields(string(before)) {
 		if !slices.Contains(fingerprints, fingerprint) {
@@ -170,7 +171,7 @@ func (m Host) StartSSH(ctx context.Context, keys []sshkey.Key) error {
 		}
 	}
 	if err := atomicfile.WriteFileAtomic(generation.SSHLease, []byte(strings.Join(fingerprints, "\n")+"\n"), 0o600); err != nil {
-		return fmt.Errorf("write the lease of SSH: %w", err)
+		return reason.Errorf("write the lease of SSH: %w", err)
 	}
 	return m.unit(ctx, "start", generation.SSHUnit)
 }
@@ -178,7 +179,7 @@ func (m Host) StartSSH(ctx context.Context, keys []sshkey.Key) error {
 // StopSSH removes the lease first, so that nothing starts sshd again.
 func (m Host) StopSSH(ctx context.Context) error {
 	if err := os.Remove(generation.SSHLease); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the lease of SSH: %w", err)
+		return reason.Errorf("remove the lease of SSH: %w", err)
 	}
 	return m.unit(ctx, "stop", generation.SSHUnit)
 }
@@ -196,7 +197,7 @@ func (m Host) Cut(ctx context.Context, port uint16, except posture.Networks) err
 			return errors.Join(err, ctx.Err())
 		}
 	}
-	return fmt.Errorf("end the connections at port %d: some are left", port)
+	return reason.Errorf("end the connections at port %d: some are left", port)
 }
 
 // Block inserts a rule before all others, for both families.
@@ -362,10 +363,10 @@ func listeningPorts() (map[uint16][]int, error) {
 			continue // no IPv6 here
 		}
 		if err != nil {
-			return nil, fmt.Errorf("ask the kernel who listens: %w", err)
+			return nil, reason.Errorf("ask the kernel who listens: %w", err)
 		}
 		if err := parseListening(string(text), ports); err != nil {
-			return nil, fmt.Errorf("ask the kernel who listens: read %s: %w", path, err)
+			return nil, reason.Errorf("ask the kernel who listens: read %s: %w", path, err)
 		}
 	}
 	return ports, nil
@@ -383,11 +384,11 @@ func parseListening(text string, ports map[uint16][]int) error {
 		_, port, _ := strings.Cut(fields[1], ":")
 		number, err := strconv.ParseUint(port, 16, 16)
 		if err != nil {
-			return fmt.Errorf("the line %q: %w", strings.TrimSpace(line), err)
+			return reason.Errorf("the line %q: %w", strings.TrimSpace(line), err)
 		}
 		uid, err := strconv.Atoi(fields[7])
 		if err != nil {
-			return fmt.Errorf("the line %q: %w", strings.TrimSpace(line), err)
+			return reason.Errorf("the line %q: %w", strings.TrimSpace(line), err)
 		}
 		if !slices.Contains(ports[uint16(number)], uid) {
 			ports[uint16(number)] = append(ports[uint16(number)], uid)

@@ -2,12 +2,12 @@ package host
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // jobs are the requests to systemd about a unit, by the names of systemctl(1).
@@ -28,7 +28,7 @@ func (m Host) systemd(ctx context.Context, what string, do func(context.Context,
 		err = do(ctx, conn)
 	}
 	if err != nil {
-		return fmt.Errorf("have systemd %s: %w", what, err)
+		return reason.Errorf("have systemd %s: %w", what, err)
 	}
 	return nil
 }
@@ -66,7 +66,7 @@ func jobResult(result string) error {
 	if result == "done" || result == "skipped" {
 		return nil
 	}
-	return errors.New("its job ended with '" + result + "'; its journal says more")
+	return reason.New("its job ended with '" + result + "'; its journal says more")
 }
 
 // active tells whether a unit is running. If that cannot be known, the answer is no.

@@ -20,6 +20,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Bounds of reading logs.
@@ -232,11 +233,11 @@ func Follow(ctx context.Context, source Source, unit string, since time.Time, re
 		}
 		return receive(e.GetText())
 	}, arguments...)
-	return asReadError(errors.Join(err, errors.New("it has ended")))
+	return asReadError(errors.Join(err, reason.New("it has ended")))
 }
 
 // errEnough ends a search.
-var errEnough = errors.New("enough")
+var errEnough = reason.New("enough")
 
 // past returns the last lines that fit, the oldest first, and the argument of journalctl for the
 // entries after the newest one, whether that fits or not. It reads backwards, so that it reads no

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -13,6 +12,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Authority passes a request on to the ceremony authority.
@@ -49,7 +49,7 @@ func (k *Keeper) callAuthority(ctx context.Context, who caller.Who, request *sys
 	}
 	reply, err := k.authority.Call(ctx, who.Pairing(), request)
 	if err != nil {
-		return nil, fmt.Errorf("ask the ceremony authority: %w", err)
+		return nil, reason.Errorf("ask the ceremony authority: %w", err)
 	}
 	return reply, nil
 }
@@ -167,10 +167,10 @@ func (k *Keeper) reconcile() error {
 		request := &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: key[:]}}}
 		reply, callErr := k.callAuthority(context.Background(), caller.Root, request)
 		if callErr == nil && reply.GetErrorCode() != "" {
-			callErr = errors.New(reply.GetErrorMessage())
+			callErr = reason.New(reply.GetErrorMessage())
 		}
 		if callErr != nil {
-			err = errors.Join(err, fmt.Errorf("take away the key of an App that the posture does not list: %w", callErr))
+			err = errors.Join(err, reason.Errorf("take away the key of an App that the posture does not list: %w", callErr))
 		}
 	}
 	return err

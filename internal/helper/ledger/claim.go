@@ -1,11 +1,11 @@
 package ledger
 
 import (
-	"fmt"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // openClaim begins to wait for the App of the claim, unless there is an owner already: then the
@@ -15,7 +15,7 @@ func (k *Keeper) openClaim() (err error) {
 		return nil
 	}
 	if k.claimKey, err = noiseconn.ClaimDiscoveryKey(k.config.Claim.Secret); err != nil {
-		return fmt.Errorf("open the claim of this Base: %w", err)
+		return reason.Errorf("open the claim of this Base: %w", err)
 	}
 	k.endClaim()
 	return nil

@@ -22,7 +22,6 @@ package ledger
 import (
 	"crypto/ed25519"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -43,6 +42,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Config is what a Keeper is made of.
@@ -207,7 +207,7 @@ func (k *Keeper) loadLedger() error {
 		ledger, out, err = posture.Load(config, k.store.Ledger, k.config.Clock())
 	}
 	if err != nil {
-		return fmt.Errorf("open the ledger of the posture: %w", err)
+		return reason.Errorf("open the ledger of the posture: %w", err)
 	}
 	k.ledger = ledger
 	k.told.revision, k.told.restriction = ledger.Effective().Revision, ledger.LastRestriction()

@@ -15,6 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // updateLocked runs one call of the ledger, saves what comes of it, and wakes the
@@ -189,7 +190,7 @@ func (k *Keeper) posture(nonce []byte, challenge bool) (*systemv1.SystemReply, e
 	signed := &basev1.SignedPosture{}
 	err := k.updateLocked(func() (out posture.Output, err error) {
 		if signed.Report, out, err = k.ledger.Report(nonce, k.config.Clock()); err != nil {
-			return out, &helperclient.Error{Code: helperclient.CodeMalformed, Message: err.Error()}
+			return out, &helperclient.Error{Code: helperclient.CodeMalformed, Message: reason.Of(err)}
 		}
 		if challenge {
 			signed.Challenge, _, err = k.ledger.Challenge(k.config.Clock())

@@ -2,10 +2,10 @@ package ledger
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -51,7 +51,7 @@ func writeGeneration(directory string, wanted posture.Effective) error {
 	store := generation.NewStore(directory)
 	current, err := store.Current()
 	if err != nil && !errors.Is(err, generation.ErrNone) {
-		return fmt.Errorf("prepare the configuration: %w", err)
+		return reason.Errorf("prepare the configuration: %w", err)
 	}
 	if err == nil {
 		if drift, err := store.Verify(files); err == nil && len(drift) == 0 {

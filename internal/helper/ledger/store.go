@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"encoding/binary"
-	"fmt"
 	"io"
 	"path/filepath"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
@@ -90,22 +90,22 @@ func (s *Store) load(random io.Reader) error {
 	defer clear(seed)
 	if floor != nil {
 		if len(floor) != floorSize {
-			return fmt.Errorf("read where the log of changes was: %w", state.ErrDamaged)
+			return reason.Errorf("read where the log of changes was: %w", state.ErrDamaged)
 		}
 		s.floor = &changelog.Floor{Number: binary.BigEndian.Uint64(floor), Hash: changelog.Hash(floor[8:])}
 	}
 	switch {
 	case seed != nil:
 		if s.seed, err = parseSeed(seed); err != nil {
-			return fmt.Errorf("read the Base's key: %w: %w", state.ErrDamaged, err)
+			return reason.Errorf("read the Base's key: %w: %w", state.ErrDamaged, err)
 		}
 		return nil
 	case s.Registry != nil || s.Ledger != nil:
 		// A new key would make every App take this Base for another.
-		return fmt.Errorf("read the Base's key: %w: it is missing, though there is a posture", state.ErrDamaged)
+		return reason.Errorf("read the Base's key: %w: it is missing, though there is a posture", state.ErrDamaged)
 	}
 	if s.seed, err = generateSeed(random); err != nil {
-		return fmt.Errorf("make the Base's key: %w", err)
+		return reason.Errorf("make the Base's key: %w", err)
 	}
 	return s.db.Update(func(tx *state.Tx) error { return tx.Put(bucket, keySeed, s.seed.Expose()) })
 }
@@ -125,7 +125,7 @@ func (s *Store) Save(c Saved) error {
 		floor = s.present()
 	}
 	if err := failpoint.Reach("save"); err != nil {
-		return fmt.Errorf("save the posture: %w", err)
+		return reason.Errorf("save the posture: %w", err)
 	}
 	err := s.db.Update(func(tx *state.Tx) error {
 		if c.Registry != nil {
@@ -144,7 +144,7 @@ func (s *Store) Save(c Saved) error {
 		return tx.Put(bucket, keyLedger, c.Ledger)
 	})
 	if err != nil {
-		return fmt.Errorf("save the posture: %w", err)
+		return reason.Errorf("save the posture: %w", err)
 	}
 	if c.Registry != nil {
 		s.Registry = c.Registry

@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -191,7 +190,7 @@ func (k *Keeper) applied(ctx context.Context) error {
 		select {
 		case <-c.changed:
 		case <-ctx.Done():
-			return fmt.Errorf("wait until it is in force: %w", ctx.Err())
+			return reason.Errorf("wait until it is in force: %w", ctx.Err())
 		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Command lists all waiting sockets of protocols with ports, and unix sockets without a file. -O
@@ -65,7 +67,7 @@ func Parse(output string) ([]Socket, error) {
 		}
 		s, skip, err := parse(fields)
 		if err != nil {
-			return nil, fmt.Errorf("read the output of ss from the line %q: %w", strings.TrimSpace(line), err)
+			return nil, reason.Errorf("read the output of ss from the line %q: %w", strings.TrimSpace(line), err)
 		}
 		if !skip {
 			sockets = append(sockets, s)
@@ -76,7 +78,7 @@ func Parse(output string) ([]Socket, error) {
 
 func parse(fields []string) (s Socket, skip bool, err error) {
 	if len(fields) < 6 {
-		return s, false, fmt.Errorf("%d fields instead of at least 6", len(fields))
+		return s, false, reason.Errorf("%d fields instead of at least 6", len(fields))
 	}
 	local := fields[4]
 	if strings.HasPrefix(fields[0], "u_") {
@@ -85,7 +87,7 @@ func parse(fields []string) (s Socket, skip bool, err error) {
 	s = Socket{Protocol: fields[0]}
 	colon := strings.LastIndexByte(local, ':')
 	if colon < 0 {
-		return s, false, fmt.Errorf("the local address %q has no port", local)
+		return s, false, reason.Errorf("the local address %q has no port", local)
 	}
 	port, err := strconv.ParseUint(local[colon+1:], 10, 16)
 	if err != nil {

@@ -4,7 +4,6 @@ package machine
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -23,6 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // thermalZones is where the kernel tells temperatures, in thousandths of a degree
@@ -87,7 +87,7 @@ func Addresses() (list []string) {
 func DiskSpace(path string) (total, available uint64, err error) {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(path, &disk); err != nil {
-		return 0, 0, fmt.Errorf("ask for the free space of %s: %w", path, err)
+		return 0, 0, reason.Errorf("ask for the free space of %s: %w", path, err)
 	}
 	return disk.Blocks * uint64(disk.Bsize), disk.Bavail * uint64(disk.Bsize), nil
 }

@@ -52,7 +52,7 @@ func Install(ctx context.Context, incoming, signers, architecture, place string)
 		err = atomicfile.WriteFileAtomic(filepath.Join(incoming, resultFile), text, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("say how the installation of Bitcoin Core went: %w", err)
+		return reason.Errorf("say how the installation of Bitcoin Core went: %w", err)
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func install(ctx context.Context, incoming, signers, architecture, place string)
 		err = json.Unmarshal(text, &j)
 	}
 	if err != nil {
-		return result{}, fmt.Errorf("read what was uploaded: %w", err)
+		return result{}, reason.Errorf("read what was uploaded: %w", err)
 	}
 	r := verify.Release{Name: j.Name}
 	if r.Sums, err = read(filepath.Join(incoming, bitcoincore.SumsFile), bitcoincore.MaxSums+1); err != nil {
@@ -79,7 +79,7 @@ func install(ctx context.Context, incoming, signers, architecture, place string)
 	}
 	archive, err := os.Open(filepath.Join(incoming, archiveFile))
 	if err != nil {
-		return result{}, fmt.Errorf("open the archive: %w", err)
+		return result{}, reason.Errorf("open the archive: %w", err)
 	}
 	defer func() { _ = archive.Close() }()
 	r.Archive = archive

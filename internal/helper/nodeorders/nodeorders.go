@@ -14,7 +14,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"io/fs"
@@ -34,6 +33,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Places on the appliance. Both are root's.
@@ -136,7 +136,7 @@ func New(c Config) *Orders {
 func free(folder string) (uint64, error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(folder, &s); err != nil {
-		return 0, fmt.Errorf("ask for the room in %s: %w", folder, err)
+		return 0, reason.Errorf("ask for the room in %s: %w", folder, err)
 	}
 	return s.Bfree * uint64(s.Bsize), nil
 }
@@ -182,7 +182,7 @@ func (o *Orders) Begin(_ context.Context, _ *caller.Call, request *systemv1.Begi
 	}
 	u := &upload{signed: request.GetOrder(), install: install, hash: sha256.New(), want: request.GetSize()}
 	if _, err := io.ReadFull(rand.Reader, u.id[:]); err != nil {
-		return nil, fmt.Errorf("read %d random bytes: %w", idSize, err)
+		return nil, reason.Errorf("read %d random bytes: %w", idSize, err)
 	}
 	if err := o.open(u, request); err != nil {
 		return nil, err
@@ -358,7 +358,7 @@ func (o *Orders) Rebuild(_ context.Context, _ *caller.Call, request *systemv1.Or
 	}
 	id := make([]byte, idSize)
 	if _, err := io.ReadFull(rand.Reader, id); err != nil {
-		return nil, fmt.Errorf("read %d random bytes: %w", idSize, err)
+		return nil, reason.Errorf("read %d random bytes: %w", idSize, err)
 	}
 	text, err := json.Marshal(Rebuild{ID: hex.EncodeToString(id), Resync: way == systemv1.RebuildChain_WAY_RESYNC})
 	if err == nil {
@@ -375,7 +375,7 @@ func (o *Orders) Rebuild(_ context.Context, _ *caller.Call, request *systemv1.Or
 func readResult(path string) (r result, err error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return r, errors.New("nobody said how it went")
+		return r, reason.New("nobody said how it went")
 	}
 	if err != nil {
 		return r, err

@@ -9,7 +9,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -29,6 +28,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // restartTime is how long systemd may take to note that the node is to restart. The restart itself
@@ -80,13 +80,14 @@ func space(directory string) (uint64, error) {
 		err = syscall.Statfs(filepath.Dir(directory), &s)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("ask how large the disk of %s is: %w", directory, err)
+		return 0, reason.Errorf("ask how large the disk of %s is: %w", directory, err)
 	}
 	return s.Blocks * uint64(s.Bsize), nil
 }
 
-// Chosen is the node that was chosen for a Base, for the helper's signed report.
-func Chosen(place settings.Place) *basev1.ChosenNode {
+// Chosen is the node that was chosen for a Base, for the helper's signed report. The error is why its
+// settings cannot be read, with the texts of libraries.
+func Chosen(place settings.Place) (*basev1.ChosenNode, error) {
 	chosen := &basev1.ChosenNode{}
 	now, signed, err := place.Read()
 	switch {
@@ -97,11 +98,12 @@ func Chosen(place settings.Place) *basev1.ChosenNode {
 	}
 	own, ownErr := place.ReadOwn()
 	chosen.HasOwnLines = strings.TrimSpace(own) != ""
-	if err := cmp.Or(err, ownErr); err != nil {
+	err = cmp.Or(err, ownErr)
+	if err != nil {
 		const longest = 400 // bytes
-		chosen.Fault = harmless.Cut(harmless.Line(err.Error()), longest)
+		chosen.Fault = harmless.Cut(harmless.Line(reason.Of(err)), longest)
 	}
-	return chosen
+	return chosen, err
 }
 
 // Change takes an owner's signed order. Either all of it is good, and is on the disk when it
@@ -192,7 +194,7 @@ func (s *Settings) store(wanted settings.Settings) error {
 func (s *Settings) check(wanted settings.Settings) error {
 	if err := s.config.Installed(wanted); err != nil {
 		if wanted.Program == settings.Core && wanted.Network == basev1.Network_NETWORK_MAINNET {
-			return fmt.Errorf("this Base has no mainnet node: %w", err)
+			return reason.Errorf("this Base has no mainnet node: %w", err)
 		}
 		return err
 	}

@@ -5,10 +5,11 @@
 package osrelease
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Release and Suite are the Debian that a Base is made of.
@@ -64,7 +65,7 @@ func (s System) Suits() error {
 	if s.older() {
 		way = "upgrade Debian first, as its release notes say"
 	}
-	return fmt.Errorf("a Base is made of Debian %s, and this is %q; %s", Release, s.Name, way)
+	return reason.Errorf("a Base is made of Debian %s, and this is %q; %s", Release, s.Name, way)
 }
 
 func (s System) older() bool {

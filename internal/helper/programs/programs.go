@@ -14,7 +14,6 @@ package programs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs/become"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The bounds of all programs that run at the same time, together. The unit's own bounds
@@ -59,7 +59,7 @@ func Separate() error {
 		return err
 	}
 	if err := divide(unit); err != nil {
-		return fmt.Errorf("give the programs of the helper a cgroup of their own: %w", err)
+		return reason.Errorf("give the programs of the helper a cgroup of their own: %w", err)
 	}
 	if err := placeIn(filepath.Join(unit, programsCgroup)); err != nil {
 		return err
@@ -69,7 +69,7 @@ func Separate() error {
 	defer cancel()
 	if err := Command(ctx, "/bin/true").Run(); err != nil {
 		places = nil
-		return fmt.Errorf("start a program in a cgroup of its own: %w", err)
+		return reason.Errorf("start a program in a cgroup of its own: %w", err)
 	}
 	return nil
 }
@@ -78,7 +78,7 @@ func Separate() error {
 func unitCgroup() (string, error) {
 	content, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		return "", fmt.Errorf("read the own cgroup: %w", err)
+		return "", reason.Errorf("read the own cgroup: %w", err)
 	}
 	for line := range strings.Lines(string(content)) {
 		path, found := strings.CutPrefix(strings.TrimSpace(line), "0::")
@@ -86,7 +86,7 @@ func unitCgroup() (string, error) {
 			return directory, nil
 		}
 	}
-	return "", errors.New("read the own cgroup: this machine has no cgroups of version 2")
+	return "", reason.New("read the own cgroup: this machine has no cgroups of version 2")
 }
 
 func isCgroup(directory string) bool {
@@ -121,7 +121,7 @@ func placeIn(cgroups ...string) error {
 	for _, cgroup := range cgroups {
 		file, err := os.OpenFile(filepath.Join(cgroup, "cgroup.procs"), os.O_WRONLY, 0)
 		if err != nil {
-			return fmt.Errorf("open the cgroup of programs: %w", err)
+			return reason.Errorf("open the cgroup of programs: %w", err)
 		}
 		places = append(places, file)
 	}

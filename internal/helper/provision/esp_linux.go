@@ -2,7 +2,6 @@ package provision
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // BootESP is the EFI partition of the boot disk, which the initrd has found and linked in
@@ -26,13 +26,13 @@ func (BootESP) With(writable bool, do func(directory string) error) (err error) 
 	device := filepath.Join(bootdisk.Directory, bootdisk.ESPLink)
 	info, err := os.Stat(device)
 	if err != nil {
-		return fmt.Errorf("find the EFI partition of the boot disk: %w", err)
+		return reason.Errorf("find the EFI partition of the boot disk: %w", err)
 	}
 	if info.IsDir() {
 		return do(device)
 	}
 	if info.Mode()&(fs.ModeDevice|fs.ModeCharDevice) != fs.ModeDevice {
-		return fmt.Errorf("find the EFI partition of the boot disk: %s is no block device", device)
+		return reason.Errorf("find the EFI partition of the boot disk: %s is no block device", device)
 	}
 	directory, err := os.MkdirTemp("", "esp-") // in the unit's own /tmp
 	if err != nil {
@@ -45,12 +45,12 @@ func (BootESP) With(writable bool, do func(directory string) error) (err error) 
 		flags |= unix.MS_RDONLY
 	}
 	if err := unix.Mount(device, directory, "vfat", flags, options); err != nil {
-		return errors.Join(fmt.Errorf("mount the EFI partition: %w", err), os.Remove(directory))
+		return errors.Join(reason.Errorf("mount the EFI partition: %w", err), os.Remove(directory))
 	}
 	defer func() {
 		unmounted := unix.Unmount(directory, 0)
 		if unmounted != nil {
-			unmounted = fmt.Errorf("unmount the EFI partition: %w", unmounted)
+			unmounted = reason.Errorf("unmount the EFI partition: %w", unmounted)
 		}
 		err = errors.Join(err, unmounted, os.Remove(directory))
 	}()

@@ -2,7 +2,6 @@ package provision
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Files in the helper's directory. A factory reset removes them: the boot after it is a first
@@ -54,7 +54,7 @@ type Config struct {
 // ErrRefused is what every refusal of the file wraps. The Base then stays closed, and nothing
 // was changed: an owner who has asked for a Base without a display, or for one that is their
 // App's, must not get one that takes the first App that comes.
-var ErrRefused = errors.New("the provisioning file on the EFI partition is refused, and this Base stays closed: " +
+var ErrRefused = reason.New("the provisioning file on the EFI partition is refused, and this Base stays closed: " +
 	"put a good one in its place or remove it, then restart")
 
 // Install takes the provisioning file, once. In this order, each step synced:
@@ -82,7 +82,7 @@ func Install(c Config) error {
 		}
 	}
 	if err := c.ESP.With(true, c.erase); err != nil {
-		return fmt.Errorf("remove the provisioning file from the EFI partition: %w", err)
+		return reason.Errorf("remove the provisioning file from the EFI partition: %w", err)
 	}
 	return c.write(doneFile, nil)
 }
@@ -102,7 +102,7 @@ func (c Config) take() error {
 		content, err = readFile(filepath.Join(directory, bootdisk.ProvisionFile))
 		return err
 	}); err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return reason.Errorf("%w: %w", ErrRefused, err)
 	}
 	defer clear(content)
 	var f provisioning.File
@@ -111,7 +111,7 @@ func (c Config) take() error {
 	} else {
 		var err error
 		if f, err = provisioning.Parse(content); err != nil {
-			return fmt.Errorf("%w: %w", ErrRefused, err)
+			return reason.Errorf("%w: %w", ErrRefused, err)
 		}
 		c.Logger.Warn("this Base was provisioned", "audit", true, "name", f.Name, "ssh_keys", len(f.SSHKeys), "ssh_lease", f.SSHLease,
 			"display", !f.NoDisplay, "claim", f.Claim != nil)
@@ -135,7 +135,7 @@ func readFile(path string) ([]byte, error) {
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(errors.New("it is no regular file"), err)
+		return nil, errors.Join(reason.New("it is no regular file"), err)
 	}
 	content, err := io.ReadAll(io.LimitReader(file, provisioning.MaxSize+1)) // Parse refuses the one byte more
 	if err != nil {
@@ -154,7 +154,7 @@ func (c Config) write(name string, content []byte) error {
 		err = atomicfile.WriteFileAtomic(filepath.Join(c.State, name), content, givenMode)
 	}
 	if err != nil {
-		return fmt.Errorf("store what this Base was given: %w", err)
+		return reason.Errorf("store what this Base was given: %w", err)
 	}
 	return failpoint.Reach("written " + name)
 }

@@ -11,7 +11,6 @@ package provision
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
 
@@ -45,7 +45,7 @@ const (
 )
 
 // ErrFile is what every refusal of Read wraps.
-var ErrFile = errors.New("it cannot be used")
+var ErrFile = reason.New("it cannot be used")
 
 // Read returns the provisioning file of a Base: the one that Install has taken into the helper's
 // directory state, else the one in directory. Without either it is empty.
@@ -60,7 +60,7 @@ func Read(state, directory string) (provisioning.File, error) {
 		f, err = provisioning.Parse(content)
 	}
 	if err != nil {
-		return provisioning.File{}, fmt.Errorf("read what this Base was given: %s: %w: %w", filepath.Join(state, givenFile), ErrFile, err)
+		return provisioning.File{}, reason.Errorf("read what this Base was given: %s: %w: %w", filepath.Join(state, givenFile), ErrFile, err)
 	}
 	return f, nil
 }
@@ -77,7 +77,7 @@ func ForgetClaim(state string) error {
 		err = atomicfile.WriteFileAtomic(filepath.Join(state, givenFile), content, givenMode)
 	}
 	if err != nil {
-		return fmt.Errorf("forget the claim of this Base: %w", err)
+		return reason.Errorf("forget the claim of this Base: %w", err)
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func readDirectory(directory string) (provisioning.File, error) {
 	for name, parse := range map[string]func(line string) error{
 		NameFile: func(line string) error {
 			if f.Name != "" {
-				return errors.New("it has more than one line")
+				return reason.New("it has more than one line")
 			}
 			f.Name = line
 			return CheckHostname(line)
@@ -101,25 +101,25 @@ func readDirectory(directory string) (provisioning.File, error) {
 		},
 		LeaseFile: func(line string) (err error) {
 			if f.SSHLease != 0 {
-				return errors.New("it has more than one line")
+				return reason.New("it has more than one line")
 			}
 			f.SSHLease, err = timespan.Parse(line)
 			return err
 		},
 		DisplayFile: func(line string) error {
 			if f.NoDisplay || line != NoDisplay {
-				return fmt.Errorf("it has another line than one %q", NoDisplay)
+				return reason.Errorf("it has another line than one %q", NoDisplay)
 			}
 			f.NoDisplay = true
 			return nil
 		},
 	} {
 		if err := eachLine(filepath.Join(directory, name), parse); err != nil {
-			return provisioning.File{}, fmt.Errorf("read what this Base was given: %s: %w: %w", filepath.Join(directory, name), ErrFile, err)
+			return provisioning.File{}, reason.Errorf("read what this Base was given: %s: %w: %w", filepath.Join(directory, name), ErrFile, err)
 		}
 	}
 	if err := f.Check(); err != nil {
-		return provisioning.File{}, fmt.Errorf("read what this Base was given in %s: %w: %w", directory, ErrFile, err)
+		return provisioning.File{}, reason.Errorf("read what this Base was given in %s: %w: %w", directory, ErrFile, err)
 	}
 	return f, nil
 }
@@ -133,9 +133,9 @@ func eachLine(path string, parse func(line string) error) error {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular() || info.Mode().Perm()&maxOthers != 0:
-		return fmt.Errorf("it is no regular file, or others may write it (mode %04o)", info.Mode().Perm())
+		return reason.Errorf("it is no regular file, or others may write it (mode %04o)", info.Mode().Perm())
 	case info.Size() > maxSize:
-		return fmt.Errorf("it is larger than %d bytes", maxSize)
+		return reason.Errorf("it is larger than %d bytes", maxSize)
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -160,7 +160,7 @@ func CheckHostname(name string) error {
 	if name == "" || len(name) > maxHostname ||
 		strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(letters, r) }) ||
 		name[0] == '-' || name[len(name)-1] == '-' {
-		return fmt.Errorf("%q is no host name; use 1 to %d letters, digits and hyphens, no hyphen at either end", name, maxHostname)
+		return reason.Errorf("%q is no host name; use 1 to %d letters, digits and hyphens, no hyphen at either end", name, maxHostname)
 	}
 	return nil
 }

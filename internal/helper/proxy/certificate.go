@@ -7,11 +7,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
-	"fmt"
 	"io"
 	"math/big"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // A certificate is valid between fixed dates: a Base without a battery does not know the date
@@ -23,7 +23,7 @@ var (
 )
 
 // ErrCertificate says that a certificate exists and cannot be used.
-var ErrCertificate = errors.New("the certificate of an extra API is damaged")
+var ErrCertificate = reason.New("the certificate of an extra API is damaged")
 
 // GenerateCertificate makes a self-signed certificate and its key, as one PEM file. The key is on
 // P-256, which every wallet's TLS library knows; it may sign only for itself. name appears in the
@@ -31,15 +31,15 @@ var ErrCertificate = errors.New("the certificate of an extra API is damaged")
 func GenerateCertificate(random io.Reader, name string) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), random)
 	if err != nil {
-		return nil, fmt.Errorf("make the key of the certificate of %s: %w", name, err)
+		return nil, reason.Errorf("make the key of the certificate of %s: %w", name, err)
 	}
 	serial := make([]byte, 16)
 	if _, err := io.ReadFull(random, serial); err != nil {
-		return nil, fmt.Errorf("make the serial number of the certificate of %s: %w", name, err)
+		return nil, reason.Errorf("make the serial number of the certificate of %s: %w", name, err)
 	}
 	public, err := key.PublicKey.Bytes()
 	if err != nil {
-		return nil, fmt.Errorf("write the public key of the certificate of %s: %w", name, err)
+		return nil, reason.Errorf("write the public key of the certificate of %s: %w", name, err)
 	}
 	id := sha256.Sum256(public)
 	template := &x509.Certificate{
@@ -56,11 +56,11 @@ func GenerateCertificate(random io.Reader, name string) ([]byte, error) {
 	}
 	certificate, err := x509.CreateCertificate(random, template, template, &key.PublicKey, key)
 	if err != nil {
-		return nil, fmt.Errorf("sign the certificate of %s: %w", name, err)
+		return nil, reason.Errorf("sign the certificate of %s: %w", name, err)
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, fmt.Errorf("write the key of the certificate of %s: %w", name, err)
+		return nil, reason.Errorf("write the key of the certificate of %s: %w", name, err)
 	}
 	defer clear(private)
 	return append(
@@ -71,28 +71,29 @@ func GenerateCertificate(random io.Reader, name string) ([]byte, error) {
 
 // parseCertificate returns the fingerprint of a certificate with a matching key.
 func parseCertificate(path string, content []byte) (fingerprint [sha256.Size]byte, err error) {
-	damaged := func(what string) ([sha256.Size]byte, error) {
-		return fingerprint, fmt.Errorf("%w: %s: %s; restore the file, or delete it and let wallets accept a new one", ErrCertificate, path, what)
+	damaged := func(what error) ([sha256.Size]byte, error) {
+		return fingerprint, reason.Errorf("%w: %s: %w; restore the file, or delete it and let wallets accept a new one",
+			ErrCertificate, path, what)
 	}
 	block, rest := pem.Decode(content)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return damaged("no certificate in it")
+		return damaged(reason.New("no certificate in it"))
 	}
 	certificate, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return damaged(err.Error())
+		return damaged(err)
 	}
 	keyBlock, rest := pem.Decode(rest)
 	if keyBlock == nil || keyBlock.Type != "PRIVATE KEY" || len(rest) != 0 {
-		return damaged("no key after the certificate, or something after it")
+		return damaged(reason.New("no key after the certificate, or something after it"))
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
 	if err != nil {
-		return damaged(err.Error())
+		return damaged(err)
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || !key.PublicKey.Equal(certificate.PublicKey) {
-		return damaged("the key does not match the certificate")
+		return damaged(reason.New("the key does not match the certificate"))
 	}
 	return sha256.Sum256(certificate.Raw), nil
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Hold binds TCP ports for NGINX and never listens on them, until ctx ends. Meanwhile the kernel
@@ -27,13 +29,13 @@ func Hold(ctx context.Context, addresses []netip.AddrPort) error {
 		socket, err := hold(address)
 		switch {
 		case err != nil:
-			return fmt.Errorf("hold TCP port %s for NGINX: %w; another process may have it, `ss -ltnpe` shows which", address, err)
+			return reason.Errorf("hold TCP port %s for NGINX: %w; another process may have it, `ss -ltnpe` shows which", address, err)
 		case socket >= 0:
 			sockets = append(sockets, socket)
 		}
 	}
 	if err := tellSystemd(os.Getenv("NOTIFY_SOCKET"), sockets, before); err != nil {
-		return fmt.Errorf("tell systemd that the ports are held: %w", err)
+		return reason.Errorf("tell systemd that the ports are held: %w", err)
 	}
 	for _, file := range before {
 		_ = file.Close() // it was kept for this process, which now has its own

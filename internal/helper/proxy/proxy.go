@@ -14,11 +14,12 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // InnerPort is where NGINX, on loopback, ends the TLS of the API that shares the entry. It
@@ -237,14 +238,14 @@ func (c Config) check() (shared *API, err error) {
 		}
 	}
 	if c.Entry == 0 {
-		return nil, errors.New("render nginx.conf: the port of the entry is 0; it must be 1 to 65535")
+		return nil, reason.New("render nginx.conf: the port of the entry is 0; it must be 1 to 65535")
 	}
 	ports := map[uint16]bool{c.Entry: true, InnerPort: true}
 	names := map[string]bool{"middleware": true, "inner": true}
 	for i := range c.APIs {
 		api := &c.APIs[i]
 		if !validName(api.Name) || names[api.Name] {
-			return nil, fmt.Errorf("render nginx.conf: %q cannot name an API: it must be 1 to 32 lower case letters, digits and -, and used once",
+			return nil, reason.Errorf("render nginx.conf: %q cannot name an API: it must be 1 to 32 lower case letters, digits and -, and used once",
 				api.Name)
 		}
 		names[api.Name] = true
@@ -253,24 +254,24 @@ func (c Config) check() (shared *API, err error) {
 				return nil, err
 			}
 		} else if !api.Upstream.Addr().IsLoopback() || api.Upstream.Port() == 0 {
-			return nil, fmt.Errorf("render nginx.conf: the service behind %s is at %s; it must be a port on loopback", api.Name, api.Upstream)
+			return nil, reason.Errorf("render nginx.conf: the service behind %s is at %s; it must be a port on loopback", api.Name, api.Upstream)
 		}
 		for _, network := range api.From {
 			if !network.IsValid() || network.Masked() != network || network.Addr().Is4In6() || api.Port == 0 {
-				return nil, fmt.Errorf("render nginx.conf: %s, which reaches %s, is not a network of IPv4 or IPv6, or %[2]s has no port of its own",
+				return nil, reason.Errorf("render nginx.conf: %s, which reaches %s, is not a network of IPv4 or IPv6, or %[2]s has no port of its own",
 					network, api.Name)
 			}
 		}
 		if api.Port == 0 {
 			if shared != nil {
-				return nil, fmt.Errorf("render nginx.conf: %s and %s both share the entry; only one can, give the other a port of its own", shared.Name,
+				return nil, reason.Errorf("render nginx.conf: %s and %s both share the entry; only one can, give the other a port of its own", shared.Name,
 					api.Name)
 			}
 			shared = api
 			continue
 		}
 		if ports[api.Port] || api.Port < 1024 {
-			return nil, fmt.Errorf("render nginx.conf: port %d of %s is used already or below 1024", api.Port, api.Name)
+			return nil, reason.Errorf("render nginx.conf: port %d of %s is used already or below 1024", api.Port, api.Name)
 		}
 		ports[api.Port] = true
 	}
@@ -279,7 +280,7 @@ func (c Config) check() (shared *API, err error) {
 
 func checkPath(name, path string) error {
 	if !filepath.IsAbs(path) || strings.ContainsAny(path, " \t\r\n;{}\"'$#\\") {
-		return fmt.Errorf("render nginx.conf: %s is %q; it must be an absolute path without blanks and special characters", name, path)
+		return reason.Errorf("render nginx.conf: %s is %q; it must be an absolute path without blanks and special characters", name, path)
 	}
 	return nil
 }

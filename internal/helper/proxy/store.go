@@ -3,12 +3,12 @@ package proxy
 import (
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -34,7 +34,7 @@ func EnsureCertificate(random io.Reader, directory, name string) (fingerprint [s
 		err = atomicfile.WriteFileAtomic(path, content, certificateMode)
 	}
 	if err != nil {
-		return fingerprint, fmt.Errorf("keep the certificate of %s: %w", name, err)
+		return fingerprint, reason.Errorf("keep the certificate of %s: %w", name, err)
 	}
 	return parseCertificate(path, content)
 }
@@ -45,7 +45,7 @@ func CertificateDigest(directory, name string) (fingerprint [sha256.Size]byte, e
 	path := CertificateFile(directory, name)
 	content, err := readLimited(path, maxCertificateFileSize)
 	if err != nil {
-		return fingerprint, fmt.Errorf("read the certificate of %s: %w", name, err)
+		return fingerprint, reason.Errorf("read the certificate of %s: %w", name, err)
 	}
 	return parseCertificate(path, content)
 }
@@ -58,7 +58,7 @@ func readLimited(path string, limit int64) ([]byte, error) {
 	defer file.Close()
 	content, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err == nil && int64(len(content)) > limit {
-		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
+		return nil, reason.Errorf("%s is longer than %d bytes", path, limit)
 	}
 	return content, err
 }

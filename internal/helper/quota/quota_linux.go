@@ -8,16 +8,16 @@
 package quota
 
 import (
-	"errors"
-	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // ErrNone: the file system or the kernel has no user quotas, or a container prevents setting
 // them.
-var ErrNone = errors.New("the file system has no user quotas, or a container prevents setting them")
+var ErrNone = reason.New("the file system has no user quotas, or a container prevents setting them")
 
 // Limits bound how much a user stores.
 type Limits struct {
@@ -52,7 +52,7 @@ func Set(path string, uid int, l Limits) error {
 		blockHard: l.Bytes / kibibyte, blockSoft: l.Bytes / kibibyte, inodeHard: l.Inodes, inodeSoft: l.Inodes, valid: validLimits,
 	})
 	if err != nil {
-		return fmt.Errorf("limit what user %d stores below %s: %w", uid, path, err)
+		return reason.Errorf("limit what user %d stores below %s: %w", uid, path, err)
 	}
 	return nil
 }

@@ -54,10 +54,10 @@ func Of(err error) *helperclient.Error {
 
 // ErrUnderWay says that what was asked for was accepted, and that the helper was stopped before
 // its end. If it is undone at the next start, the Base records that by itself.
-var ErrUnderWay = errors.New("it was accepted, and the Base stopped before it was in force")
+var ErrUnderWay = reason.New("it was accepted, and the Base stopped before it was in force")
 
 // ErrNotAwaited says that a request goes on although its caller has left.
-var ErrNotAwaited = errors.New("it goes on, although its caller has left")
+var ErrNotAwaited = reason.New("it goes on, although its caller has left")
 
 // Accepted tells whether a request was begun, however it ended.
 func Accepted(err error) bool {

@@ -7,7 +7,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -23,6 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Server answers requests by a table of verbs.
@@ -130,7 +130,7 @@ func checkRequest(request *systemv1.SystemRequest) error {
 func sendReply(reply *systemv1.SystemReply, send func([]byte) error) error {
 	b, err := proto.Marshal(reply)
 	if err == nil && len(b) > ipc.MaxMessageSize {
-		err = fmt.Errorf("a reply of %d bytes is longer than %d", len(b), ipc.MaxMessageSize)
+		err = reason.Errorf("a reply of %d bytes is longer than %d", len(b), ipc.MaxMessageSize)
 	}
 	if err != nil {
 		return err

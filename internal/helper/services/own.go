@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
@@ -49,7 +49,7 @@ var reserved = []string{
 }
 
 // ErrOwn is wrapped by every refusal of the builder's file.
-var ErrOwn = errors.New("the file with the services of this appliance cannot be used")
+var ErrOwn = reason.New("the file with the services of this appliance cannot be used")
 
 // Read returns the built-in table followed by the services of the builder's file. A file with a
 // single fault is refused as a whole; then the table is the built-in one.
@@ -57,7 +57,7 @@ func Read(file string) (Table, error) {
 	table := BuiltIn()
 	own, err := readOwn(file)
 	if err != nil {
-		return table, fmt.Errorf("%w: %s: %w", ErrOwn, file, err)
+		return table, reason.Errorf("%w: %s: %w", ErrOwn, file, err)
 	}
 	return append(table, own...), nil
 }
@@ -79,7 +79,7 @@ func Parse(text []byte) (Table, error) { return parseOwn(text) }
 // parseOwn parses the builder's file.
 func parseOwn(text []byte) ([]Service, error) {
 	if !utf8.Valid(text) {
-		return nil, errors.New("it is not UTF-8")
+		return nil, reason.New("it is not UTF-8")
 	}
 	var own []Service
 	lines := bufio.NewScanner(bytes.NewReader(text))
@@ -93,10 +93,10 @@ func parseOwn(text []byte) ([]Service, error) {
 			err = clash(append(BuiltIn(), own...), s)
 		}
 		if err == nil && len(own) == maxOwn {
-			err = fmt.Errorf("it names more than %d services", maxOwn)
+			err = reason.Errorf("it names more than %d services", maxOwn)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", number, err)
+			return nil, reason.Errorf("line %d: %w", number, err)
 		}
 		own = append(own, s)
 	}
@@ -106,20 +106,20 @@ func parseOwn(text []byte) ([]Service, error) {
 func parseLine(line string) (Service, error) {
 	fields := strings.Fields(line)
 	if len(fields) < 3 {
-		return Service{}, errors.New("a line needs a name, a unit and a description, such as: electrs electrs.service Electrum server")
+		return Service{}, reason.New("a line needs a name, a unit and a description, such as: electrs electrs.service Electrum server")
 	}
 	s := Service{Name: fields[0], Unit: fields[1], Description: strings.Join(fields[2:], " "), Actions: all}
 	switch {
 	case !namePattern.MatchString(s.Name) || len(s.Name) > maxName:
-		return Service{}, fmt.Errorf("%q is not the name of a service; use 1 to %d lower case letters, digits and hyphens between them", s.Name,
+		return Service{}, reason.Errorf("%q is not the name of a service; use 1 to %d lower case letters, digits and hyphens between them", s.Name,
 			maxName)
 	case !unitPattern.MatchString(s.Unit) || len(s.Unit) > maxUnit:
-		return Service{}, fmt.Errorf("%q is not a unit that can be managed; use letters, digits, - and _, at most %d with .service at the end, and no template", s.Unit, maxUnit)
+		return Service{}, reason.Errorf("%q is not a unit that can be managed; use letters, digits, - and _, at most %d with .service at the end, and no template", s.Unit, maxUnit)
 	case slices.ContainsFunc(reserved, func(prefix string) bool { return isReserved(s.Unit, prefix) }):
-		return Service{}, fmt.Errorf("%q is a unit of Debian or of the Base, which this file may not name", s.Unit)
+		return Service{}, reason.Errorf("%q is a unit of Debian or of the Base, which this file may not name", s.Unit)
 	}
 	if err := noiseconn.CheckName(s.Description); err != nil {
-		return Service{}, fmt.Errorf("the description: %w", err)
+		return Service{}, reason.Errorf("the description: %w", err)
 	}
 	return s, nil
 }
@@ -137,10 +137,10 @@ func isReserved(unit, prefix string) bool {
 
 func clash(table Table, s Service) error {
 	if _, taken := table.Find(s.Name); taken {
-		return fmt.Errorf("the name %q is taken", s.Name)
+		return reason.Errorf("the name %q is taken", s.Name)
 	}
 	if _, taken := table.OfUnit(s.Unit); taken {
-		return fmt.Errorf("the unit %q is named twice, or belongs to the Base", s.Unit)
+		return reason.Errorf("the unit %q is named twice, or belongs to the Base", s.Unit)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ const dropIn = "60-bitbox-base.conf"
 func Generate(root, file, directory string) error {
 	own, err := readOwn(filepath.Join(root, file))
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrOwn, file, err)
+		return reason.Errorf("%w: %s: %w", ErrOwn, file, err)
 	}
 	var errs []error
 	for _, s := range own {
@@ -173,7 +173,7 @@ func Generate(root, file, directory string) error {
 			err = generate(directory, s, unit)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("the service %s: %w", s.Name, err))
+			errs = append(errs, reason.Errorf("the service %s: %w", s.Name, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -191,11 +191,11 @@ func findUnit(root, unit string) (string, error) {
 			return "", err
 		}
 		if !info.Mode().IsRegular() {
-			return "", fmt.Errorf("%s is a link, and only a unit's own file is managed", path)
+			return "", reason.Errorf("%s is a link, and only a unit's own file is managed", path)
 		}
 		return path, nil
 	}
-	return "", fmt.Errorf("the unit %s is not installed", unit)
+	return "", reason.Errorf("the unit %s is not installed", unit)
 }
 
 func generate(directory string, s Service, unit string) error {

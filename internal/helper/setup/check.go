@@ -14,6 +14,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/osrelease"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // needSpace is how much must be free in /etc and /var: space for the record and the first
@@ -37,7 +38,7 @@ var needed = []struct{ path, pkg string }{
 }
 
 // ErrNotRoot is the error for other users.
-var ErrNotRoot = errors.New("only root can set a machine up; type: sudo bitbox-base setup")
+var ErrNotRoot = reason.New("only root can set a machine up; type: sudo bitbox-base setup")
 
 // Check checks whether the system below root can become a Base at all.
 func Check(root string) error {
@@ -46,30 +47,30 @@ func Check(root string) error {
 		release, err = os.ReadFile(filepath.Join(root, "/usr/lib/os-release"))
 	}
 	if err != nil {
-		return fmt.Errorf("a Base needs Debian %s, and %s does not say that this is one: %w", osrelease.Release, root, err)
+		return reason.Errorf("a Base needs Debian %s, and %s does not say that this is one: %w", osrelease.Release, root, err)
 	}
 	if err := osrelease.Parse(string(release)).Suits(); err != nil {
 		return err
 	}
 	for _, n := range needed {
 		if _, err := os.Stat(filepath.Join(root, n.path)); err != nil {
-			return fmt.Errorf("%s is missing; type: apt-get install %s", n.path, n.pkg)
+			return reason.Errorf("%s is missing; type: apt-get install %s", n.path, n.pkg)
 		}
 	}
 	if root == "/" && !Booted() {
-		return errors.New("systemd is not running here, and the Base's services need it; --root DIR sets up an image")
+		return reason.New("systemd is not running here, and the Base's services need it; --root DIR sets up an image")
 	}
 	for _, directory := range []string{"/etc", "/var/lib"} {
 		var s unix.Statfs_t
 		if err := unix.Statfs(filepath.Join(root, directory), &s); err != nil {
-			return fmt.Errorf("look for free space in %s: %w", directory, err)
+			return reason.Errorf("look for free space in %s: %w", directory, err)
 		}
 		if free := s.Bavail * uint64(s.Bsize); free < needSpace {
-			return fmt.Errorf("only %d MiB are free in %s, and setup needs %d; make room and try again", free>>20, directory,
+			return reason.Errorf("only %d MiB are free in %s, and setup needs %d; make room and try again", free>>20, directory,
 				needSpace>>20)
 		}
 		if s.Flags&unix.ST_RDONLY != 0 {
-			return fmt.Errorf("%s is read-only; set up an image where it is built", directory)
+			return reason.Errorf("%s is read-only; set up an image where it is built", directory)
 		}
 	}
 	return nil
@@ -80,7 +81,7 @@ func CheckEntry() error {
 	for _, network := range []string{"tcp4", "tcp6"} {
 		listener, err := net.Listen(network, ":"+strconv.Itoa(posture.EntryPort))
 		if errors.Is(err, unix.EADDRINUSE) {
-			return fmt.Errorf("another program listens on TCP port %d, the Base's only one; `ss -ltnp` shows which", posture.EntryPort)
+			return reason.Errorf("another program listens on TCP port %d, the Base's only one; `ss -ltnp` shows which", posture.EntryPort)
 		}
 		if err == nil { // a machine may have no IPv6
 			_ = listener.Close()
@@ -90,7 +91,7 @@ func CheckEntry() error {
 }
 
 // ErrOverSSH is why a user who is logged in by SSH may not set up.
-var ErrOverSSH = errors.New("setup would cut you off: you are logged in by SSH, which is off on a Base, and there is no key with a lease; set it up at the machine's own screen and keyboard")
+var ErrOverSSH = reason.New("setup would cut you off: you are logged in by SSH, which is off on a Base, and there is no key with a lease; set it up at the machine's own screen and keyboard")
 
 // OverSSH tells whether the user of this program is logged in by SSH, and would be cut off.
 // Neither sudo nor a terminal that outlives its connection hides it.
@@ -132,11 +133,11 @@ func ancestor(pid int) (name string, parent int, err error) {
 	}
 	begin, end := strings.IndexByte(string(text), '('), strings.LastIndexByte(string(text), ')')
 	if begin < 0 || end < begin {
-		return "", 0, fmt.Errorf("read /proc/%d/stat: its format is unknown", pid)
+		return "", 0, reason.Errorf("read /proc/%d/stat: its format is unknown", pid)
 	}
 	fields := strings.Fields(string(text[end+1:]))
 	if len(fields) < 2 {
-		return "", 0, fmt.Errorf("read /proc/%d/stat: its format is unknown", pid)
+		return "", 0, reason.Errorf("read /proc/%d/stat: its format is unknown", pid)
 	}
 	parent, err = strconv.Atoi(fields[1])
 	return string(text[begin+1 : end]), parent, err

@@ -19,6 +19,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
@@ -98,7 +99,7 @@ func run(ctx context.Context, input string, argv ...string) (string, error) {
 	command.Stderr = &complaint
 	out, err := command.Output()
 	if err != nil {
-		return string(out), fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err,
+		return string(out), reason.Errorf("%s: %w: %s", strings.Join(argv, " "), err,
 			strings.ReplaceAll(strings.TrimSpace(complaint.String()), "\n", "; "))
 	}
 	return string(out), nil
@@ -110,10 +111,10 @@ const systemctl = "/usr/bin/systemctl"
 func Lock() (*os.File, error) {
 	file, err := os.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("set up: %w", err)
+		return nil, reason.Errorf("set up: %w", err)
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(errors.New("another setup is running on this machine; wait for it to end"), file.Close())
+		return nil, errors.Join(reason.New("another setup is running on this machine; wait for it to end"), file.Close())
 	}
 	return file, nil
 }
@@ -131,7 +132,7 @@ func (m Machine) Plan(ctx context.Context, o Options) (*Record, error) {
 	for _, program := range filterPrograms {
 		save := strings.Replace(program, "-restore", "-save", 1)
 		if record.Machine.Filters[program], err = run(ctx, "", save, "-t", "filter"); err != nil {
-			return nil, fmt.Errorf("keep the packet filter: %w; the kernel lacks netfilter, or you are not allowed to use it", err)
+			return nil, reason.Errorf("keep the packet filter: %w; the kernel lacks netfilter, or you are not allowed to use it", err)
 		}
 	}
 	if hasPassword("/", "root") {
@@ -169,7 +170,7 @@ func running(ctx context.Context, units []string) ([]string, error) {
 	for _, unit := range units {
 		out, err := run(ctx, "", systemctl, "show", "--property=ActiveState", "--value", unit)
 		if err != nil {
-			return nil, fmt.Errorf("ask systemd for %s: %w", unit, err)
+			return nil, reason.Errorf("ask systemd for %s: %w", unit, err)
 		}
 		if strings.TrimSpace(out) == "active" {
 			active = append(active, unit)
@@ -283,9 +284,9 @@ func (m Machine) SetUp(ctx context.Context, r *Record) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*programTime)
 	defer cancel()
 	if undo := m.Undo(ctx); undo != nil && !errors.Is(undo, ErrNotSetUp) {
-		return fmt.Errorf("%w; and restoring everything failed: %w", err, undo)
+		return reason.Errorf("%w; and restoring everything failed: %w", err, undo)
 	}
-	return fmt.Errorf("%w; everything was restored", err)
+	return reason.Errorf("%w; everything was restored", err)
 }
 
 func (m Machine) change(ctx context.Context, r *Record) error {
@@ -303,7 +304,7 @@ func (m Machine) change(ctx context.Context, r *Record) error {
 	}
 	m.say("starting the Base")
 	if _, err := run(ctx, "", append([]string{systemctl, "start"}, started(r)...)...); err != nil {
-		return fmt.Errorf("start the Base: %w", err)
+		return reason.Errorf("start the Base: %w", err)
 	}
 	must := mustRun
 	if m.KeepSSH {
@@ -344,7 +345,7 @@ func others(ctx context.Context, r *Record) error {
 	// Where the kernel's settings cannot be changed, in a container, the unit's condition says
 	// so.
 	if _, err := run(ctx, "", systemctl, "restart", "systemd-sysctl.service"); err != nil {
-		return fmt.Errorf("set the kernel: %w", err)
+		return reason.Errorf("set the kernel: %w", err)
 	}
 	forgetStarts(ctx, resolver)
 	if _, err := run(ctx, "", systemctl, "try-restart", resolver); err != nil {
@@ -355,10 +356,10 @@ func others(ctx context.Context, r *Record) error {
 		return nil
 	}
 	if _, err := run(ctx, "", udevadm, "control", "--reload"); err != nil {
-		return fmt.Errorf("switch USB keyboards off: %w", err)
+		return reason.Errorf("switch USB keyboards off: %w", err)
 	}
 	if _, err := run(ctx, "", udevadm, "trigger", "--subsystem-match=usb", "--action=add"); err != nil {
-		return fmt.Errorf("switch USB keyboards off: %w", err)
+		return reason.Errorf("switch USB keyboards off: %w", err)
 	}
 	return nil
 }
@@ -379,7 +380,7 @@ func Verify(ctx context.Context, units []string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the Base is not running: %w; `journalctl --boot --unit='bitbox-base-*'` may show why", err)
+			return reason.Errorf("the Base is not running: %w; `journalctl --boot --unit='bitbox-base-*'` may show why", err)
 		case <-time.After(lookAgain):
 		}
 	}
@@ -392,7 +393,7 @@ func verifyOnce(ctx context.Context, units []string) error {
 	}
 	for _, unit := range units {
 		if !slices.Contains(active, unit) {
-			return fmt.Errorf("%s is not active", unit)
+			return reason.Errorf("%s is not active", unit)
 		}
 	}
 	for _, program := range filterPrograms {
@@ -402,7 +403,7 @@ func verifyOnce(ctx context.Context, units []string) error {
 		}
 		for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
 			if !strings.Contains(rules, "\n:"+chain+" DROP ") {
-				return fmt.Errorf("the packet filter of %s accepts packets that match no rule (%s)", filepath.Base(program), chain)
+				return reason.Errorf("the packet filter of %s accepts packets that match no rule (%s)", filepath.Base(program), chain)
 			}
 		}
 	}
@@ -418,12 +419,12 @@ func verifyOnce(ctx context.Context, units []string) error {
 		return err
 	}
 	if !strings.Contains(sockets, ",pid="+strings.TrimSpace(main)+",") {
-		return fmt.Errorf("NGINX does not listen on port %s; the listener is %q", entry, strings.TrimSpace(sockets))
+		return reason.Errorf("NGINX does not listen on port %s; the listener is %q", entry, strings.TrimSpace(sockets))
 	}
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", entry))
 	if err != nil {
-		return fmt.Errorf("the entry does not answer: %w", err)
+		return reason.Errorf("the entry does not answer: %w", err)
 	}
 	return conn.Close()
 }
@@ -459,7 +460,7 @@ func stop(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("these still run after %d attempts: %s (%v)", stopTries, strings.ReplaceAll(left, "\n", "; "), refused)
+	return reason.Errorf("these still run after %d attempts: %s (%v)", stopTries, strings.ReplaceAll(left, "\n", "; "), refused)
 }
 
 // Undo restores the machine as it was. It can be repeated.
@@ -469,7 +470,7 @@ func (m Machine) Undo(ctx context.Context) error {
 		return err
 	}
 	if err := stop(ctx); err != nil {
-		return fmt.Errorf("stop the Base: %w", err)
+		return reason.Errorf("stop the Base: %w", err)
 	}
 	// Failed units would be listed for as long as the machine runs.
 	if _, err := run(ctx, "", systemctl, "reset-failed", "bitbox-base-*"); err != nil {
@@ -491,7 +492,7 @@ func (m Machine) Undo(ctx context.Context) error {
 			rules = openFilter // nothing was loaded, or an image was set up
 		}
 		if _, err := run(ctx, rules, program, "-w", "5"); err != nil {
-			return fmt.Errorf("restore the packet filter: %w", err)
+			return reason.Errorf("restore the packet filter: %w", err)
 		}
 	}
 	for name, value := range r.Machine.Kernel {

@@ -17,7 +17,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -28,6 +27,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -85,7 +85,7 @@ type Record struct {
 }
 
 // ErrNotSetUp is the error of undoing when nothing was done.
-var ErrNotSetUp = errors.New("this machine was not set up as a Base; there is nothing to undo")
+var ErrNotSetUp = reason.New("this machine was not set up as a Base; there is nothing to undo")
 
 // displayFile is read by the system helper at its start.
 var displayFile = filepath.Join(provision.Directory, provision.DisplayFile)
@@ -148,7 +148,7 @@ func Plan(root string, o Options, earlier *Record) (*Record, error) {
 		}
 		if link.path == timezone.Localtime && earlier == nil {
 			if present.Kind == kindFile {
-				return nil, fmt.Errorf("plan the change of %s: it is a file, and setup changes links only; type: timedatectl set-timezone with the name of the time zone", link.path)
+				return nil, reason.Errorf("plan the change of %s: it is a file, and setup changes links only; type: timedatectl set-timezone with the name of the time zone", link.path)
 			}
 			record.zone = present.Content
 		}
@@ -160,7 +160,7 @@ func Plan(root string, o Options, earlier *Record) (*Record, error) {
 			return nil, err
 		}
 		if present.Kind == kindLink {
-			return nil, fmt.Errorf("plan the change of %s: it is a link, and setup changes files only; put the file itself there", e.path)
+			return nil, reason.Errorf("plan the change of %s: it is a link, and setup changes files only; put the file itself there", e.path)
 		}
 		after := State{Kind: kindFile, Content: e.edit(present.Content), Mode: e.mode}
 		if present.Kind == kindFile {
@@ -181,7 +181,7 @@ func Plan(root string, o Options, earlier *Record) (*Record, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look at %s: %w", path, err)
+			return nil, reason.Errorf("look at %s: %w", path, err)
 		}
 		if info.Mode()&fs.ModeSymlink == 0 {
 			add(path, State{Kind: kindMode, Mode: info.Mode().Perm()}, State{Kind: kindMode, Mode: modes[path] & info.Mode().Perm()})
@@ -217,7 +217,7 @@ func wantedLinks(root string, o Options) ([]link, error) {
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("read what is to be set up in %s: %w; install the package bitbox-base", tree, err)
+			return nil, reason.Errorf("read what is to be set up in %s: %w; install the package bitbox-base", tree, err)
 		}
 	}
 	return links, nil
@@ -240,7 +240,7 @@ func look(root, path string) (State, error) {
 		return State{}, nil
 	}
 	if err != nil {
-		return State{}, fmt.Errorf("look at %s: %w", path, err)
+		return State{}, reason.Errorf("look at %s: %w", path, err)
 	}
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
@@ -250,7 +250,7 @@ func look(root, path string) (State, error) {
 		content, err := os.ReadFile(full)
 		return State{Kind: kindFile, Content: string(content), Mode: info.Mode().Perm()}, err
 	default:
-		return State{}, fmt.Errorf("look at %s: it is neither a small file nor a link; move it away first", path)
+		return State{}, reason.Errorf("look at %s: it is neither a small file nor a link; move it away first", path)
 	}
 }
 
@@ -264,7 +264,7 @@ func lookLike(root string, c Change) (State, error) {
 		return State{}, nil
 	}
 	if err != nil {
-		return State{}, fmt.Errorf("look at %s: %w", c.Path, err)
+		return State{}, reason.Errorf("look at %s: %w", c.Path, err)
 	}
 	return State{Kind: kindMode, Mode: info.Mode().Perm()}, nil
 }
@@ -295,7 +295,7 @@ func put(root, path string, s State) error {
 	case kindMode:
 		return os.Chmod(full, s.Mode)
 	default:
-		return fmt.Errorf("%q is not a kind of file; somebody has changed the record", s.Kind)
+		return reason.Errorf("%q is not a kind of file; somebody has changed the record", s.Kind)
 	}
 }
 
@@ -322,7 +322,7 @@ func (r *Record) Apply(root string) error {
 			err = put(root, c.Path, c.After)
 		}
 		if err != nil {
-			return fmt.Errorf("set up %s: %w", c.Path, err)
+			return reason.Errorf("set up %s: %w", c.Path, err)
 		}
 	}
 	return timezone.At(root).Keep(r.zone)
@@ -338,7 +338,7 @@ func (r *Record) noteDirectories(root, directory string) error {
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look at %s: %w", directory, err)
+		return reason.Errorf("look at %s: %w", directory, err)
 	}
 	if err := r.noteDirectories(root, filepath.Dir(directory)); err != nil {
 		return err
@@ -355,10 +355,10 @@ func (r *Record) Write(root string) error {
 	}
 	path := filepath.Join(root, RecordFile)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("keep what setup changes in %s: %w", RecordFile, err)
+		return reason.Errorf("keep what setup changes in %s: %w", RecordFile, err)
 	}
 	if err := atomicfile.WriteFileAtomic(path, append(text, '\n'), 0o600); err != nil {
-		return fmt.Errorf("keep what setup changes in %s: %w", RecordFile, err)
+		return reason.Errorf("keep what setup changes in %s: %w", RecordFile, err)
 	}
 	return nil
 }
@@ -370,20 +370,20 @@ func ReadRecord(root string) (*Record, error) {
 		return nil, ErrNotSetUp
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read what setup has changed: %w", err)
+		return nil, reason.Errorf("read what setup has changed: %w", err)
 	}
 	if len(text) > maxRecord {
-		return nil, fmt.Errorf("read what setup has changed from %s: it is too large to be a record", RecordFile)
+		return nil, reason.Errorf("read what setup has changed from %s: it is too large to be a record", RecordFile)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	r := &Record{}
 	if err := decoder.Decode(r); err != nil {
-		return nil, fmt.Errorf("read what setup has changed from %s: %w; restore the file from a backup, or restore by hand what it names",
+		return nil, reason.Errorf("read what setup has changed from %s: %w; restore the file from a backup, or restore by hand what it names",
 			RecordFile, err)
 	}
 	if r.Version != recordVersion {
-		return nil, fmt.Errorf("read what setup has changed from %s: it has version %d, not %d; install the package that wrote it", RecordFile,
+		return nil, reason.Errorf("read what setup has changed from %s: it has version %d, not %d; install the package that wrote it", RecordFile,
 			r.Version, recordVersion)
 	}
 	r.Options.NoDisplay = slices.ContainsFunc(r.Changes, func(c Change) bool { return c.Path == displayFile })
@@ -405,7 +405,7 @@ func (r *Record) Undo(root string) (left []string, err error) {
 			continue
 		}
 		if err := put(root, c.Path, c.Before); err != nil {
-			return left, fmt.Errorf("put %s back: %w", c.Path, err)
+			return left, reason.Errorf("put %s back: %w", c.Path, err)
 		}
 	}
 	for _, directory := range slices.Backward(r.Directories) {
@@ -419,7 +419,7 @@ func (r *Record) Undo(root string) (left []string, err error) {
 func Forget(root string) error {
 	path := filepath.Join(root, RecordFile)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", RecordFile, err)
+		return reason.Errorf("remove %s: %w", RecordFile, err)
 	}
 	directory := filepath.Dir(path)
 	if err := os.Remove(directory); err == nil || errors.Is(err, fs.ErrNotExist) {

@@ -4,7 +4,6 @@ package slot
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -36,7 +36,7 @@ func Open(mountPoint string) (s *Slots, done func() error, err error) {
 	}
 	esp := filepath.Join(bootdisk.Directory, bootdisk.ESPLink)
 	if err := unix.Mount(esp, mountPoint, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, MountOptions); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("mount the EFI partition: %w", err), disk.file.Close())
+		return nil, nil, errors.Join(reason.Errorf("mount the EFI partition: %w", err), disk.file.Close())
 	}
 	done = func() error { return errors.Join(unix.Unmount(mountPoint, 0), disk.file.Close()) }
 	return &Slots{Disk: disk, ESP: Folder(filepath.Join(mountPoint, bootdisk.EntryDirectory)), Running: running.Version, Letter: running.Slot},
@@ -48,15 +48,15 @@ func Open(mountPoint string) (s *Slots, done func() error, err error) {
 func openDisk(partition string) (*BlockDisk, error) {
 	device, err := filepath.EvalSymlinks(partition)
 	if err != nil {
-		return nil, fmt.Errorf("find the disk: %w", err)
+		return nil, reason.Errorf("find the disk: %w", err)
 	}
 	// /sys/class/block/vda2 -> …/block/vda/vda2
 	place, err := filepath.EvalSymlinks(filepath.Join("/sys/class/block", filepath.Base(device)))
 	if err != nil {
-		return nil, fmt.Errorf("find the disk: %w", err)
+		return nil, reason.Errorf("find the disk: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(place, "partition")); err != nil {
-		return nil, fmt.Errorf("find the disk: %s is no partition: %w", device, err)
+		return nil, reason.Errorf("find the disk: %s is no partition: %w", device, err)
 	}
 	return OpenDisk(filepath.Join("/dev", strings.ReplaceAll(filepath.Base(filepath.Dir(place)), "!", "/")))
 }
@@ -71,11 +71,11 @@ type BlockDisk struct {
 func OpenDisk(path string) (*BlockDisk, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open the disk: %w", err)
+		return nil, reason.Errorf("open the disk: %w", err)
 	}
 	size, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("ask for the size of the disk: %w", err), file.Close())
+		return nil, errors.Join(reason.Errorf("ask for the size of the disk: %w", err), file.Close())
 	}
 	return &BlockDisk{file, uint64(size)}, nil
 }

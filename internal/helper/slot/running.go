@@ -3,7 +3,6 @@ package slot
 import (
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -14,10 +13,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // ErrNoImage: this machine is a Debian with the package.
-var ErrNoImage = errors.New("this machine does not run the image")
+var ErrNoImage = reason.New("this machine does not run the image")
 
 const (
 	osRelease   = "/usr/lib/os-release"
@@ -44,15 +44,15 @@ func LookWith(read func(path string) ([]byte, error)) (posture.RunningImage, err
 		return r, ErrNoImage
 	}
 	if err != nil {
-		return r, fmt.Errorf("ask which slot runs: %w", err)
+		return r, reason.Errorf("ask which slot runs: %w", err)
 	}
 	r.Slot = strings.TrimSuffix(string(letter), "\n")
 	if Opposite(r.Slot) == "" {
-		return r, fmt.Errorf("ask which slot runs: there is no slot %q", r.Slot)
+		return r, reason.Errorf("ask which slot runs: there is no slot %q", r.Slot)
 	}
 	line, err := read(commandLine)
 	if err != nil {
-		return r, fmt.Errorf("ask which root file system runs: %w", err)
+		return r, reason.Errorf("ask which root file system runs: %w", err)
 	}
 	text, err := bootdisk.RootHash(string(line))
 	if err != nil {
@@ -65,10 +65,10 @@ func LookWith(read func(path string) ([]byte, error)) (posture.RunningImage, err
 	r.RootHash = [32]byte(hash)
 	system, err := read(osRelease)
 	if err != nil {
-		return r, fmt.Errorf("ask which version runs: %w", err)
+		return r, reason.Errorf("ask which version runs: %w", err)
 	}
 	if r.Version = field(string(system), "IMAGE_VERSION"); !release.IsVersion(r.Version) {
-		return r, fmt.Errorf("ask which version runs: %q is none", r.Version)
+		return r, reason.Errorf("ask which version runs: %q is none", r.Version)
 	}
 	r.Architecture, r.SecureBoot = runtime.GOARCH, secureBoot(read)
 	return r, nil

@@ -23,7 +23,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -33,18 +32,19 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/gpt"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/verity"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Why a slot cannot be used.
 var (
 	// ErrLayout: the disk is not as the maker of images makes it.
-	ErrLayout = errors.New("the disk does not have the two slots of the image")
+	ErrLayout = reason.New("the disk does not have the two slots of the image")
 	// ErrTooLong: the slots have a fixed size.
-	ErrTooLong = errors.New("the release does not fit into the slot")
+	ErrTooLong = reason.New("the release does not fit into the slot")
 	// ErrReadBack: what was written is not what is there.
-	ErrReadBack = errors.New("what was written to the disk is not what is read back; the disk may be failing")
+	ErrReadBack = reason.New("what was written to the disk is not what is read back; the disk may be failing")
 	// ErrNoOther: there is no other version to go to.
-	ErrNoOther = errors.New("there is no other version in the other slot")
+	ErrNoOther = reason.New("there is no other version in the other slot")
 )
 
 // Disk is the disk that the machine has started from.
@@ -115,7 +115,7 @@ func Opposite(letter string) string { return map[string]string{"a": "b", "b": "a
 func (s *Slots) Entries() ([]Entry, error) {
 	names, err := s.ESP.Names()
 	if err != nil {
-		return nil, fmt.Errorf("list the versions on the EFI partition: %w", err)
+		return nil, reason.Errorf("list the versions on the EFI partition: %w", err)
 	}
 	var entries []Entry
 	for _, name := range names {
@@ -146,13 +146,13 @@ func (s *Slots) Other() (Entry, error) {
 func (s *Slots) RemoveOther() error {
 	names, err := s.ESP.Names()
 	if err != nil {
-		return fmt.Errorf("list the versions on the EFI partition: %w", err)
+		return reason.Errorf("list the versions on the EFI partition: %w", err)
 	}
 	for _, name := range names {
 		e, ok := ParseEntry(name)
 		if ok && e.Version != s.Running || strings.HasSuffix(name, unfinished) {
 			if err := s.ESP.Remove(name); err != nil {
-				return fmt.Errorf("remove %s: %w", name, err)
+				return reason.Errorf("remove %s: %w", name, err)
 			}
 		}
 	}
@@ -193,9 +193,9 @@ func (s *Slots) Write(h release.Header, parts io.Reader) error {
 	case err != nil:
 		return err
 	case h.Version == s.Running:
-		return fmt.Errorf("version %s runs already", h.Version)
+		return reason.Errorf("version %s runs already", h.Version)
 	case h.Image.RootSize > to.root.Size || h.Image.VeritySize > to.verity.Size:
-		return fmt.Errorf("%w: it has %d and %d bytes, and there is room for %d and %d", ErrTooLong,
+		return reason.Errorf("%w: it has %d and %d bytes, and there is room for %d and %d", ErrTooLong,
 			h.Image.RootSize, h.Image.VeritySize, to.root.Size, to.verity.Size)
 	}
 	for _, step := range []struct {
@@ -216,7 +216,7 @@ func (s *Slots) Write(h release.Header, parts io.Reader) error {
 		}},
 	} {
 		if err := step.do(); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
+			return reason.Errorf("%s: %w", step.name, err)
 		}
 	}
 	return nil
@@ -246,7 +246,7 @@ func chunk(i *release.Image, offset uint64, parts io.Reader) ([]byte, error) {
 	_, size, _ := i.Chunk(offset)
 	b := make([]byte, size)
 	if _, err := io.ReadFull(parts, b); err != nil {
-		return nil, fmt.Errorf("read the release: %w", err)
+		return nil, reason.Errorf("read the release: %w", err)
 	}
 	return b, i.CheckChunk(offset, b)
 }
@@ -330,7 +330,7 @@ func (s *Slots) set(version string, want Entry) error {
 	}
 	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.Version != version })
 	if len(entries) == 0 {
-		return fmt.Errorf("version %s is not on the EFI partition", version)
+		return reason.Errorf("version %s is not on the EFI partition", version)
 	}
 	if !slices.Contains(entries, want) {
 		if err := s.ESP.Rename(entries[0].Name(), want.Name()); err != nil {

@@ -4,12 +4,12 @@ import (
 	"crypto/ed25519"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -18,12 +18,12 @@ import (
 func GenerateHostKey(random io.Reader) ([]byte, error) {
 	_, private, err := ed25519.GenerateKey(random)
 	if err != nil {
-		return nil, fmt.Errorf("make an SSH host key: %w", err)
+		return nil, reason.Errorf("make an SSH host key: %w", err)
 	}
 	defer clear(private)
 	block, err := ssh.MarshalPrivateKey(private, "bitbox-base")
 	if err != nil {
-		return nil, fmt.Errorf("write an SSH host key: %w", err)
+		return nil, reason.Errorf("write an SSH host key: %w", err)
 	}
 	defer clear(block.Bytes)
 	return pem.EncodeToMemory(block), nil
@@ -37,17 +37,17 @@ const maxHostKeySize = 16 << 10
 func PublicHostKey(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the SSH host key: %w", err)
+		return nil, reason.Errorf("read the SSH host key: %w", err)
 	}
 	defer file.Close()
 	content, err := io.ReadAll(io.LimitReader(file, maxHostKeySize))
 	if err != nil {
-		return nil, fmt.Errorf("read the SSH host key: %w", err)
+		return nil, reason.Errorf("read the SSH host key: %w", err)
 	}
 	defer clear(content)
 	signer, err := ssh.ParsePrivateKey(content)
 	if err != nil {
-		return nil, fmt.Errorf("read the SSH host key %s: %w", path, err)
+		return nil, reason.Errorf("read the SSH host key %s: %w", path, err)
 	}
 	return signer.PublicKey().Marshal(), nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -139,7 +140,7 @@ func RenderConfig(c Config) (string, error) {
 func (c Config) check() error {
 	for name, path := range map[string]string{"HostKey": c.HostKey, "AuthorizedKeys": c.AuthorizedKeys} {
 		if !filepath.IsAbs(path) || strings.ContainsAny(path, " \t\r\n\"'#%\\~") {
-			return fmt.Errorf("render sshd_config: %s is %q; it must be an absolute path without blanks and special characters", name, path)
+			return reason.Errorf("render sshd_config: %s is %q; it must be an absolute path without blanks and special characters", name, path)
 		}
 	}
 	return nil
@@ -183,10 +184,10 @@ func Verify(effective string, c Config) ([]Mismatch, error) {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read the output of sshd -T: %w", err)
+		return nil, reason.Errorf("read the output of sshd -T: %w", err)
 	}
 	if len(got) == 0 {
-		return nil, fmt.Errorf("read the output of sshd -T: it is empty; does sshd -t complain?")
+		return nil, reason.Errorf("read the output of sshd -T: it is empty; does sshd -t complain?")
 	}
 	var mismatches []Mismatch
 	for _, s := range Settings(c) {

@@ -16,6 +16,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // leaves sends a request whose sender hangs up while it is being done, and returns when the
@@ -122,7 +123,8 @@ func TestTheLogIsRightWhenACallerLeaves(t *testing.T) {
 }
 
 func TestErrorsOfTheLibraryAreSaidInWords(t *testing.T) {
-	err := helperclient.Errorf(helperclient.CodeInternal, "ask fail2ban for its bans: %w", fmt.Errorf("run it: %w", context.DeadlineExceeded))
+	err := helperclient.Errorf(helperclient.CodeInternal, "ask fail2ban for its bans: %w",
+		reason.Errorf("run it: %w", context.DeadlineExceeded))
 	if want := "ask fail2ban for its bans: run it: it took too long"; err.Error() != want {
 		t.Errorf("%q", err)
 	}

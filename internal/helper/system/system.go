@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/announce"
@@ -130,7 +131,7 @@ func Open(config Config) (*Helper, error) {
 	if config.Disk == nil {
 		config.Disk = func() (uint64, uint64, error) { return machine.DiskSpace(config.Directory) }
 	}
-	keeper, err := ledger.Open(withNode(config.Config, config.Node))
+	keeper, err := ledger.Open(withNode(config.Config, config.Node, config.Logger))
 	if err != nil {
 		return nil, err
 	}
@@ -182,14 +183,20 @@ func Open(config Config) (*Helper, error) {
 	return h, nil
 }
 
-// withNode puts the node that was chosen into each signed report.
-func withNode(c ledger.Config, place settings.Place) ledger.Config {
+// withNode puts the node that was chosen into each signed report. A new fault of its settings is logged.
+func withNode(c ledger.Config, place settings.Place, log *slog.Logger) ledger.Config {
 	identities := c.Identities
+	var told atomic.Pointer[string]
 	c.Identities = func(e posture.Effective) (i posture.Identities) {
 		if identities != nil {
 			i = identities(e)
 		}
-		i.Node = nodesettings.Chosen(place)
+		var err error
+		i.Node, err = nodesettings.Chosen(place)
+		fault := i.Node.GetFault()
+		if before := told.Swap(&fault); err != nil && (before == nil || *before != fault) {
+			log.Warn("the settings of the node cannot be read", "error", err)
+		}
 		return i
 	}
 	return c

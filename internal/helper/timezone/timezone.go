@@ -10,7 +10,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -47,9 +47,9 @@ var namePattern = regexp.MustCompile(`^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32
 
 var (
 	// ErrUnknown: the database has no zone of that name.
-	ErrUnknown = errors.New("no such time zone")
+	ErrUnknown = reason.New("no such time zone")
 	// ErrNotOurs: something else manages the time zone.
-	ErrNotOurs = errors.New("the Base does not manage the time zone")
+	ErrNotOurs = reason.New("the Base does not manage the time zone")
 )
 
 // Place is where the time zone of a machine is set; At makes one for real use.
@@ -65,18 +65,18 @@ func (p Place) Names() ([]string, error) {
 	path := filepath.Join(p.Database, index)
 	info, err := os.Stat(path)
 	if err == nil && info.Size() > maxIndex {
-		err = fmt.Errorf("it is larger than %d bytes", maxIndex)
+		err = reason.Errorf("it is larger than %d bytes", maxIndex)
 	}
 	var text []byte
 	if err == nil {
 		text, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the time zones in %s: %w; install the package tzdata", path, err)
+		return nil, reason.Errorf("list the time zones in %s: %w; install the package tzdata", path, err)
 	}
 	names := parseIndex(text)
 	if len(names) == 0 {
-		return nil, fmt.Errorf("list the time zones in %s: there are none; install the package tzdata", path)
+		return nil, reason.Errorf("list the time zones in %s: there are none; install the package tzdata", path)
 	}
 	return names, nil
 }
@@ -130,11 +130,11 @@ func (p Place) Set(name string) error {
 		return err
 	}
 	if _, found := slices.BinarySearch(names, name); !found {
-		return fmt.Errorf("%w: %q; it is one of the %d names of the tz database, such as Europe/Zurich or %s", ErrUnknown,
+		return reason.Errorf("%w: %q; it is one of the %d names of the tz database, such as Europe/Zurich or %s", ErrUnknown,
 			name[:min(len(name), maxName)], len(names), UTC)
 	}
 	if target, err := os.Readlink(p.Localtime); err != nil || !p.leadsToLink(target) {
-		return fmt.Errorf("%w: %s does not lead to %s, so root has set it by other means; 'bitbox-base setup' on the machine restores that link", ErrNotOurs, Localtime, Link)
+		return reason.Errorf("%w: %s does not lead to %s, so root has set it by other means; 'bitbox-base setup' on the machine restores that link", ErrNotOurs, Localtime, Link)
 	}
 	return p.write(name)
 }
@@ -155,7 +155,7 @@ func (p Place) write(name string) error {
 		err = atomicfile.SyncDir(filepath.Dir(p.Link))
 	}
 	if err != nil {
-		return fmt.Errorf("set the time zone: %w", err)
+		return reason.Errorf("set the time zone: %w", err)
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (p Place) Keep(was string) error {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(p.Link), 0o755); err != nil {
-		return fmt.Errorf("keep the time zone: %w", err)
+		return reason.Errorf("keep the time zone: %w", err)
 	}
 	return p.write(name)
 }

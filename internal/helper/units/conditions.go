@@ -7,6 +7,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Conditions is the part of systemd that knows why it did not start a unit.
@@ -21,7 +22,7 @@ type Conditions interface {
 func Unmet(ctx context.Context, systemd Conditions, s services.Service) (string, error) {
 	unmet, err := systemd.Unmet(ctx, s.Unit)
 	if err != nil {
-		return "", fmt.Errorf("ask systemd why %s did not start: %w", s.Name, err)
+		return "", reason.Errorf("ask systemd why %s did not start: %w", s.Name, err)
 	}
 	if len(unmet) == 0 {
 		return fmt.Sprintf("a condition of its unit was not met; its log (%s) says which", s.Name), nil

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -43,7 +43,7 @@ func (s Store) Slots() (Slots, error) {
 		err = json.Unmarshal(b, &slots)
 	}
 	if err != nil {
-		return Slots{}, fmt.Errorf("read what is in the slots: %w", err)
+		return Slots{}, reason.Errorf("read what is in the slots: %w", err)
 	}
 	return slots, nil
 }
@@ -88,7 +88,7 @@ type ImageInstaller struct {
 }
 
 // ErrRestarting: the machine restarts, and the next start goes on.
-var ErrRestarting = errors.New("the machine restarts")
+var ErrRestarting = reason.New("the machine restarts")
 
 // Run does what was staged: it writes a release into the other slot, or goes back to it. At its
 // end the machine restarts.
@@ -151,7 +151,7 @@ func (i *ImageInstaller) note() error {
 		err = atomicfile.WriteFileAtomic(i.Store.path(slotsFile), append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("write down what is in the slots: %w", err)
+		return reason.Errorf("write down what is in the slots: %w", err)
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func (i *ImageInstaller) fill(ctx context.Context, j *Journal) error {
 	}
 	b, err := i.Store.header()
 	if err != nil {
-		return fmt.Errorf("read the release: %w", err)
+		return reason.Errorf("read the release: %w", err)
 	}
 	h, err := release.Verify(b, i.Key)
 	if err != nil {
@@ -214,14 +214,14 @@ func (i *ImageInstaller) fill(ctx context.Context, j *Journal) error {
 	j.Before = before.Odd
 	file, err := os.Open(i.Store.path(imageFile))
 	if err != nil {
-		return fmt.Errorf("read the release: %w", err)
+		return reason.Errorf("read the release: %w", err)
 	}
 	defer func() { _ = file.Close() }()
 	if _, err := h.Image.Whole(file); err != nil {
 		return err
 	}
 	if _, err := file.Seek(0, 0); err != nil {
-		return fmt.Errorf("read the release: %w", err)
+		return reason.Errorf("read the release: %w", err)
 	}
 	if err := i.step(j, Installing, "write the other slot"); err != nil {
 		return err
@@ -303,7 +303,7 @@ func (i *ImageInstaller) Settle(ctx context.Context) error {
 // well waits until the Base is.
 func (i *ImageInstaller) well(ctx context.Context, before []string) error {
 	if err := (watch{i.Host.Look, orDefault(i.Prove, bootProveTime), i.Calm, i.Look}).well(ctx, before); err != nil {
-		return fmt.Errorf("the Base is not well: %w", err)
+		return reason.Errorf("the Base is not well: %w", err)
 	}
 	return nil
 }
@@ -338,7 +338,7 @@ func (i *ImageInstaller) confirmed(ctx context.Context, id string) error {
 	limit := orDefault(i.Confirm, confirmTime)
 	for deadline := time.Now().Add(limit); !i.Store.confirmed(id); {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no App has confirmed it within %s", limit)
+			return reason.Errorf("no App has confirmed it within %s", limit)
 		}
 		select {
 		case <-ctx.Done():

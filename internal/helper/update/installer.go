@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -79,7 +77,7 @@ type Installer struct {
 }
 
 // ErrRunning: another process installs.
-var ErrRunning = errors.New("another process is at it already")
+var ErrRunning = reason.New("another process is at it already")
 
 // Run takes an update to its end. An error means that it has not ended: the process was
 // told to stop, or could not write its journal. An update that did not hold is no error.
@@ -137,11 +135,11 @@ func (i *Installer) Boot(ctx context.Context) error {
 func (i *Installer) locked(do func() error) error {
 	file, err := os.OpenFile(i.Store.path(lockFile), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return fmt.Errorf("begin with an update: %w", err)
+		return reason.Errorf("begin with an update: %w", err)
 	}
 	defer func() { _ = file.Close() }()
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("begin with an update: %w", ErrRunning)
+		return reason.Errorf("begin with an update: %w", ErrRunning)
 	}
 	// Not by closing the file alone: a process that was just started may have it still.
 	defer func() { _ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN) }()
@@ -238,7 +236,7 @@ func (i *Installer) prepare(ctx context.Context, j *Journal) error {
 	}
 	b, err := i.Store.header()
 	if err != nil {
-		return fmt.Errorf("read the release: %w", err)
+		return reason.Errorf("read the release: %w", err)
 	}
 	h, err := release.Verify(b, i.Key)
 	if err != nil {
@@ -264,13 +262,13 @@ func (i *Installer) prepare(ctx context.Context, j *Journal) error {
 func (i *Installer) isWhole(h release.Header) error {
 	file, err := os.Open(i.Store.path(packageFile))
 	if err != nil {
-		return fmt.Errorf("read the release: %w", err)
+		return reason.Errorf("read the release: %w", err)
 	}
 	defer func() { _ = file.Close() }()
 	hash := sha256.New()
 	n, err := io.Copy(hash, io.LimitReader(file, int64(h.Size)+1))
 	if err != nil {
-		return fmt.Errorf("read the release: %w", err)
+		return reason.Errorf("read the release: %w", err)
 	}
 	if uint64(n) != h.Size || [sha256.Size]byte(hash.Sum(nil)) != h.Hash {
 		return release.ErrDamaged
@@ -350,7 +348,7 @@ func (w watch) well(ctx context.Context, before []string) error {
 		}
 		if err == nil && condition.Processes != processes {
 			processes, wellSince = condition.Processes, time.Time{}
-			err = errors.New("its services are started again and again")
+			err = reason.New("its services are started again and again")
 		} else if err == nil && wellSince.IsZero() {
 			wellSince = time.Now()
 		}
@@ -381,7 +379,7 @@ func (c Condition) problem(before []string) error {
 	if len(problems) == 0 {
 		return nil
 	}
-	return errors.New(strings.Join(problems, "; "))
+	return reason.New(strings.Join(problems, "; "))
 }
 
 func orDefault(value, usual time.Duration) time.Duration {

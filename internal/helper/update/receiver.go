@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"os"
@@ -19,24 +18,25 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Why a release is not taken.
 var (
 	// ErrNoKey: nobody's releases are trusted.
-	ErrNoKey = errors.New("this Base was built without a release key, so it takes no updates over the channel")
+	ErrNoKey = reason.New("this Base was built without a release key, so it takes no updates over the channel")
 	// ErrNotForThis: it is genuine, and not for this Base.
-	ErrNotForThis = errors.New("the release is not for this Base")
+	ErrNotForThis = reason.New("the release is not for this Base")
 	// ErrBusy: another update is under way.
-	ErrBusy = errors.New("another update is under way; wait until it has ended")
+	ErrBusy = reason.New("another update is under way; wait until it has ended")
 	// ErrNoUpload: there is no such upload, or no longer.
-	ErrNoUpload = errors.New("there is no such upload, or no longer; begin again")
+	ErrNoUpload = reason.New("there is no such upload, or no longer; begin again")
 	// ErrNotOnTrial: no version waits for an App.
-	ErrNotOnTrial = errors.New("no such update waits to be confirmed")
+	ErrNotOnTrial = reason.New("no such update waits to be confirmed")
 	// ErrOutOfOrder: a piece does not continue the one before.
-	ErrOutOfOrder = errors.New("the pieces of the release came in another order; begin again")
+	ErrOutOfOrder = reason.New("the pieces of the release came in another order; begin again")
 	// ErrNoSpace: the disk is full.
-	ErrNoSpace = errors.New("there is not enough room on the Base for the update; free some and try again")
+	ErrNoSpace = reason.New("there is not enough room on the Base for the update; free some and try again")
 )
 
 const (
@@ -118,7 +118,7 @@ func NewReceiver(store Store, machine Machine, key ed25519.PublicKey) (*Receiver
 		err = r.forgetOldPart()
 	}
 	if err != nil {
-		r.key, r.broken = nil, fmt.Errorf("remove an unfinished upload: %w", err)
+		r.key, r.broken = nil, reason.Errorf("remove an unfinished upload: %w", err)
 		return r, r.broken
 	}
 	return r, nil
@@ -128,7 +128,7 @@ func NewReceiver(store Store, machine Machine, key ed25519.PublicKey) (*Receiver
 func freeSpace(directory string) (uint64, error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(directory, &s); err != nil {
-		return 0, fmt.Errorf("ask for the room in %s: %w", directory, err)
+		return 0, reason.Errorf("ask for the room in %s: %w", directory, err)
 	}
 	return s.Bfree * uint64(s.Bsize), nil
 }
@@ -200,7 +200,7 @@ func (r *Receiver) prepare(ctx context.Context, h release.Header, preamble []byt
 	}
 	u := &upload{header: h, signed: preamble, from: from, hash: sha256.New()}
 	if _, err := io.ReadFull(rand.Reader, u.id[:]); err != nil {
-		return nil, fmt.Errorf("read %d random bytes: %w", len(u.id), err)
+		return nil, reason.Errorf("read %d random bytes: %w", len(u.id), err)
 	}
 	if offset > 0 {
 		return u, r.goOn(ctx, u, offset)
@@ -211,7 +211,7 @@ func (r *Receiver) prepare(ctx context.Context, h release.Header, preamble []byt
 // open makes the file of an upload that begins. A part of another one is removed.
 func (r *Receiver) open(u *upload) error {
 	if err := r.store.remove(incomingImageFile, incomingHeaderFile); err != nil {
-		return fmt.Errorf("remove an unfinished upload: %w", err)
+		return reason.Errorf("remove an unfinished upload: %w", err)
 	}
 	need := roomFactor * u.header.Size
 	if u.header.Image != nil {
@@ -222,7 +222,7 @@ func (r *Receiver) open(u *upload) error {
 		return err
 	}
 	if free < need {
-		return fmt.Errorf("%w: %d MiB are free, and %d are needed", ErrNoSpace, free>>20, need>>20+1)
+		return reason.Errorf("%w: %d MiB are free, and %d are needed", ErrNoSpace, free>>20, need>>20+1)
 	}
 	if u.header.Image != nil {
 		if err := atomicfile.WriteFileAtomic(r.store.path(incomingHeaderFile), u.signed, 0o600); err != nil {
@@ -231,7 +231,7 @@ func (r *Receiver) open(u *upload) error {
 	}
 	u.file, err = os.OpenFile(r.store.path(u.incoming()), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("make a file for the update: %w", asNoSpace(err))
+		return reason.Errorf("make a file for the update: %w", asNoSpace(err))
 	}
 	return nil
 }
@@ -329,9 +329,9 @@ func (r *Receiver) idleLocked() error {
 func isForThis(ctx context.Context, machine Machine, h release.Header) (from string, err error) {
 	switch image := machine.IsImage(); {
 	case image && h.Image == nil:
-		return "", fmt.Errorf("%w: it is a Debian package, and this Base runs the image; take the file that ends in .image.release", ErrNotForThis)
+		return "", reason.Errorf("%w: it is a Debian package, and this Base runs the image; take the file that ends in .image.release", ErrNotForThis)
 	case !image && h.Image != nil:
-		return "", fmt.Errorf("%w: it is an image, and this Base is a Debian with the package; take the file without .image in its name",
+		return "", reason.Errorf("%w: it is an image, and this Base is a Debian with the package; take the file without .image in its name",
 			ErrNotForThis)
 	}
 	architecture, err := machine.Architecture(ctx)
@@ -339,13 +339,13 @@ func isForThis(ctx context.Context, machine Machine, h release.Header) (from str
 		return "", err
 	}
 	if h.Architecture != architecture {
-		return "", fmt.Errorf("%w: it is for %s, and this is %s", ErrNotForThis, h.Architecture, architecture)
+		return "", reason.Errorf("%w: it is for %s, and this is %s", ErrNotForThis, h.Architecture, architecture)
 	}
 	if from, err = machine.Installed(ctx); err != nil {
 		return "", err
 	}
 	if release.Compare(h.Version, from) <= 0 {
-		return "", fmt.Errorf("%w: it is version %s, and version %s is installed; only a newer one is taken", ErrNotForThis, h.Version, from)
+		return "", reason.Errorf("%w: it is version %s, and version %s is installed; only a newer one is taken", ErrNotForThis, h.Version, from)
 	}
 	return from, nil
 }
@@ -370,9 +370,9 @@ func (r *Receiver) appendLocked(u *upload, offset uint64, b []byte) error {
 	case offset != u.size:
 		return ErrOutOfOrder
 	case len(b) == 0 || len(b) > MaxPiece:
-		return fmt.Errorf("%w: a piece has 1 to %d bytes, not %d", ErrOutOfOrder, MaxPiece, len(b))
+		return reason.Errorf("%w: a piece has 1 to %d bytes, not %d", ErrOutOfOrder, MaxPiece, len(b))
 	case uint64(len(b)) > u.header.Size-u.size:
-		return fmt.Errorf("%w: it is longer than the %d bytes that were signed", release.ErrDamaged, u.header.Size)
+		return reason.Errorf("%w: it is longer than the %d bytes that were signed", release.ErrDamaged, u.header.Size)
 	}
 	if u.header.Image != nil {
 		if err := u.header.Image.CheckChunk(offset, b); err != nil {
@@ -380,7 +380,7 @@ func (r *Receiver) appendLocked(u *upload, offset uint64, b []byte) error {
 		}
 	}
 	if _, err := r.write(u.file, b); err != nil {
-		return fmt.Errorf("store the update: %w", asNoSpace(err))
+		return reason.Errorf("store the update: %w", asNoSpace(err))
 	}
 	u.hash.Write(b)
 	u.size += uint64(len(b))
@@ -454,7 +454,7 @@ func (r *Receiver) Back(ctx context.Context, oldest string) (Journal, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.machine.IsImage() {
-		return Journal{}, fmt.Errorf("%w: only the image keeps the previous version", ErrNotForThis)
+		return Journal{}, reason.Errorf("%w: only the image keeps the previous version", ErrNotForThis)
 	}
 	if r.takenLocked() {
 		return Journal{}, ErrBusy
@@ -472,14 +472,14 @@ func (r *Receiver) Back(ctx context.Context, oldest string) (Journal, error) {
 	}
 	switch {
 	case slots.Other == "" || slots.Running != from || release.Compare(slots.Other, from) >= 0:
-		return Journal{}, fmt.Errorf("%w: there is no older version in the other slot", ErrNotForThis)
+		return Journal{}, reason.Errorf("%w: there is no older version in the other slot", ErrNotForThis)
 	case release.Below(slots.Other, oldest):
-		return Journal{}, fmt.Errorf("%w: the other slot holds version %s, and none older than %s is allowed", ErrNotForThis,
+		return Journal{}, reason.Errorf("%w: the other slot holds version %s, and none older than %s is allowed", ErrNotForThis,
 			slots.Other, oldest)
 	}
 	id := make([]byte, uploadIDSize)
 	if _, err := io.ReadFull(rand.Reader, id); err != nil {
-		return Journal{}, fmt.Errorf("read %d random bytes: %w", len(id), err)
+		return Journal{}, reason.Errorf("read %d random bytes: %w", len(id), err)
 	}
 	return r.begin(ctx, Journal{ID: hex.EncodeToString(id), From: from, To: slots.Other, Phase: Staged, Back: true,
 		Step: "an owner's App has ordered it", Began: time.Now().UTC()})
@@ -510,7 +510,7 @@ func (r *Receiver) keep(ctx context.Context, u *upload) error {
 		return release.ErrDamaged
 	}
 	if err := u.file.Sync(); err != nil {
-		return fmt.Errorf("store the update: %w", asNoSpace(err))
+		return reason.Errorf("store the update: %w", asNoSpace(err))
 	}
 	if u.header.Image == nil {
 		if err := describes(ctx, r.machine, r.store.path(incomingFile), u.header); err != nil {
@@ -528,7 +528,7 @@ func (r *Receiver) keep(ctx context.Context, u *upload) error {
 		staged = imageFile
 	}
 	if err := os.Rename(r.store.path(u.incoming()), r.store.path(staged)); err != nil {
-		return fmt.Errorf("store the update: %w", err)
+		return reason.Errorf("store the update: %w", err)
 	}
 	return r.store.remove(incomingHeaderFile)
 }
@@ -547,10 +547,10 @@ func describes(ctx context.Context, machine interface {
 }, path string, h release.Header) error {
 	is, err := machine.Describe(ctx, path)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotForThis, err)
+		return reason.Errorf("%w: %w", ErrNotForThis, err)
 	}
 	if want := (Package{PackageName, h.Version, h.Architecture}); is != want {
-		return fmt.Errorf("%w: it holds the package %q %q for %q, not %q %q for %q", ErrNotForThis,
+		return reason.Errorf("%w: it holds the package %q %q for %q, not %q %q for %q", ErrNotForThis,
 			is.Name, is.Version, is.Architecture, want.Name, want.Version, want.Architecture)
 	}
 	return nil
@@ -566,7 +566,7 @@ func copyProgram(to, from string) error {
 		err = atomicfile.WriteFileAtomic(to, b, 0o700)
 	}
 	if err != nil {
-		return fmt.Errorf("keep the program that goes back: %w", err)
+		return reason.Errorf("keep the program that goes back: %w", err)
 	}
 	return nil
 }
@@ -574,7 +574,7 @@ func copyProgram(to, from string) error {
 // asNoSpace gives a full disk its sentence.
 func asNoSpace(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		return reason.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
 }

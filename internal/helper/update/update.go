@@ -19,7 +19,6 @@ package update
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -28,6 +27,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Directory is where updates are kept on the appliance. Only root may enter.
@@ -145,10 +145,10 @@ func (s Store) Journal() (Journal, error) {
 		err = json.Unmarshal(b, &j)
 	}
 	if err == nil && !j.Phase.known() {
-		err = fmt.Errorf("the phase %q is unknown", j.Phase)
+		err = reason.Errorf("the phase %q is unknown", j.Phase)
 	}
 	if err != nil {
-		return Journal{}, fmt.Errorf("read how far the last update is: %w", err)
+		return Journal{}, reason.Errorf("read how far the last update is: %w", err)
 	}
 	return j, nil
 }
@@ -160,7 +160,7 @@ func (s Store) write(j Journal) error {
 		err = atomicfile.WriteFileAtomic(s.path(journalFile), append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("write down how far the update is: %w", err)
+		return reason.Errorf("write down how far the update is: %w", err)
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func readAtMost(path string, size int) ([]byte, error) {
 	defer func() { _ = file.Close() }()
 	b, err := io.ReadAll(io.LimitReader(file, int64(size)+1))
 	if err == nil && len(b) > size {
-		err = fmt.Errorf("%s is longer than %d bytes", path, size)
+		err = reason.Errorf("%s is longer than %d bytes", path, size)
 	}
 	return b, err
 }

@@ -5,7 +5,6 @@ package wallets
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -20,6 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -88,7 +88,7 @@ func (w *Wallets) Get(_ context.Context, _ *caller.Call, request *systemv1.GetWa
 	answer := &basev1.GetWalletsResponse{}
 	var err error
 	if answer.Answers, err = w.sockets.Listens(upstream); err != nil {
-		return nil, fmt.Errorf("ask the kernel who listens behind %s: %w", kind, err)
+		return nil, reason.Errorf("ask the kernel who listens behind %s: %w", kind, err)
 	}
 	if answer.Wallets, answer.Told, err = w.look(kind); err != nil {
 		return nil, err
@@ -113,7 +113,7 @@ func (w *Wallets) look(kind posture.Kind) (list []*basev1.Wallet, told bool, err
 	port := endpoints[i].Port
 	connections, err := w.sockets.Connections(port)
 	if err != nil {
-		return nil, false, fmt.Errorf("ask the kernel for the connections at port %d: %w", port, err)
+		return nil, false, reason.Errorf("ask the kernel for the connections at port %d: %w", port, err)
 	}
 	before, now := w.seen[port], map[uint64]time.Time{}
 	for _, c := range connections {

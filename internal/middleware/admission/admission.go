@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Registry knows the pairings of a Base. internal/middleware implements it. Its methods return a
@@ -150,7 +151,7 @@ func newVisitor(conn net.Conn, deadline time.Time) *visitor {
 // Listen admits connections that inner accepts, until Close.
 func Listen(inner net.Listener, config Config) (*Listener, error) {
 	if config.Proxied && inner.Addr().Network() != "unix" {
-		return nil, errors.New("a PROXY header is trusted only on a unix socket, and this listener is not one")
+		return nil, reason.New("a PROXY header is trusted only on a unix socket, and this listener is not one")
 	}
 	l := &Listener{
 		Config:    config,

@@ -3,13 +3,13 @@ package admission
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // connect answers an R1 and waits for the first record.
@@ -61,7 +61,7 @@ func (l *Listener) computeR2(v *visitor, known Recognised, r1 []byte) ([]byte, *
 	}
 	r2, transport, err := responder.WriteR2(status)
 	if err != nil {
-		return nil, nil, fmt.Errorf("answer a connection: %w", err)
+		return nil, nil, reason.Errorf("answer a connection: %w", err)
 	}
 	return r2, transport, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Authority decides about pairing; pairing.Client is one. This package only relays between it and
@@ -67,7 +67,7 @@ func (l *Listener) pair(v *visitor, mark, p1 []byte) error {
 }
 
 // errPaired ends a connection whose pairing is stored.
-var errPaired = errors.New("paired")
+var errPaired = reason.New("paired")
 
 func (l *Listener) hear(v *visitor, mark, p1 []byte) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error) {
 	ctx, cancel := context.WithDeadline(l.ctx, v.deadline)
@@ -119,7 +119,7 @@ func (c *ceremony) conduct(p1 []byte, commitment [32]byte) (rejectedByApp bool, 
 	}
 	c.channel = noiseconn.NewConn(c.v.conn, transport)
 	if err := c.channel.WriteRecord(p4); err != nil {
-		return false, fmt.Errorf("send P4: %w", err)
+		return false, reason.Errorf("send P4: %w", err)
 	}
 	role, err := c.awaitAnswers(ctx)
 	if err != nil {
@@ -152,18 +152,18 @@ func (c *ceremony) shakeHands(p1 []byte, commitment [32]byte) (payload []byte, t
 	}
 	typ, p3, err := noiseconn.ReadFrame(c.v.conn)
 	if err != nil {
-		return nil, nil, fmt.Errorf("await P3: %w", err)
+		return nil, nil, reason.Errorf("await P3: %w", err)
 	}
 	if typ != noiseconn.TypePair {
-		return nil, nil, fmt.Errorf("await P3: a frame of type %d came", typ)
+		return nil, nil, reason.Errorf("await P3: a frame of type %d came", typ)
 	}
 	return responder.ReadP3(p3)
 }
 
 var (
-	errRejectedByApp = errors.New("the App's user said no")
-	errEndedAtBase   = errors.New("the pairing was ended at the Base")
-	errAfterAnswer   = errors.New("the App sent something after its answer")
+	errRejectedByApp = reason.New("the App's user said no")
+	errEndedAtBase   = reason.New("the pairing was ended at the Base")
+	errAfterAnswer   = reason.New("the App sent something after its answer")
 )
 
 // answer is what came from the App.
@@ -196,13 +196,13 @@ func (c *ceremony) awaitAnswers(ctx context.Context) (basev1.Role, error) {
 	select {
 	case first := <-answers:
 		if first.err != nil {
-			return 0, fmt.Errorf("await the App's answer: %w", first.err)
+			return 0, reason.Errorf("await the App's answer: %w", first.err)
 		}
 		var err error
 		if signature, err = noiseconn.ParseAppConfirm(first.record); errors.Is(err, noiseconn.ErrRejected) {
 			return 0, errRejectedByApp
 		} else if err != nil {
-			return 0, fmt.Errorf("read the App's answer: %w", err)
+			return 0, reason.Errorf("read the App's answer: %w", err)
 		}
 	case err := <-ended:
 		return 0, err
@@ -224,7 +224,7 @@ func (c *ceremony) awaitAnswers(ctx context.Context) (basev1.Role, error) {
 		return e.role, e.err
 	case second := <-answers:
 		if second.err != nil {
-			return 0, fmt.Errorf("await the Base's answer: %w", second.err)
+			return 0, reason.Errorf("await the Base's answer: %w", second.err)
 		}
 		return 0, errAfterAnswer
 	}
@@ -254,7 +254,7 @@ func (c *ceremony) watchEnd(ctx context.Context) error {
 	for seen := uint64(0); ; {
 		snapshot, err := c.Authority.Watch(ctx, seen)
 		if err != nil {
-			return fmt.Errorf("watch the ceremony: %w", err)
+			return reason.Errorf("watch the ceremony: %w", err)
 		}
 		if id, on := pairing.CeremonyIDOf(snapshot); !on || id != c.id {
 			return errEndedAtBase
@@ -277,7 +277,7 @@ func (c *ceremony) store(payload []byte, peer noiseconn.PublicKey, role basev1.R
 	pair, discovery, err := c.Registry.Pend(Pairing{Peer: peer, SigningKey: revealed.SigningKey, Name: revealed.Name, Role: role})
 	if err != nil {
 		c.reject()
-		return fmt.Errorf("store the pairing: %w", err)
+		return reason.Errorf("store the pairing: %w", err)
 	}
 	confirm, err := noiseconn.MarshalBaseConfirm(pair, discovery)
 	if err != nil {

@@ -1,12 +1,12 @@
 package admission
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // maxProxyLine is the longest PROXY header of version 1 with its CR LF: 107 bytes,
@@ -14,7 +14,7 @@ import (
 const maxProxyLine = 107
 
 // errProxy is wrapped by every refusal of a PROXY header.
-var errProxy = errors.New("not a PROXY header of version 1")
+var errProxy = reason.New("not a PROXY header of version 1")
 
 // readProxy reads the PROXY header that NGINX puts before a connection, and returns the client's
 // address and the Base's address that it connected to. It does not read a byte more than the
@@ -29,14 +29,14 @@ func readProxy(r io.Reader) (source, destination netip.Addr, err error) {
 	var one [1]byte
 	for len(line) < maxProxyLine {
 		if _, err := io.ReadFull(r, one[:]); err != nil {
-			return netip.Addr{}, netip.Addr{}, fmt.Errorf("read the PROXY header: %w", err)
+			return netip.Addr{}, netip.Addr{}, reason.Errorf("read the PROXY header: %w", err)
 		}
 		line = append(line, one[0])
 		if one[0] == '\n' {
 			return parseProxy(line)
 		}
 	}
-	return netip.Addr{}, netip.Addr{}, fmt.Errorf("%w: no end of line within %d bytes", errProxy, maxProxyLine)
+	return netip.Addr{}, netip.Addr{}, reason.Errorf("%w: no end of line within %d bytes", errProxy, maxProxyLine)
 }
 
 // parseProxy parses a whole header line, including CR LF. An IPv4 address written as IPv6
@@ -45,31 +45,31 @@ func readProxy(r io.Reader) (source, destination netip.Addr, err error) {
 // address there is no limit and no ban.
 func parseProxy(line []byte) (source, destination netip.Addr, err error) {
 	fail := func(err error) (netip.Addr, netip.Addr, error) {
-		return netip.Addr{}, netip.Addr{}, fmt.Errorf("%w: %w", errProxy, err)
+		return netip.Addr{}, netip.Addr{}, reason.Errorf("%w: %w", errProxy, err)
 	}
 	text, ended := strings.CutSuffix(string(line), "\r\n")
 	if !ended {
-		return fail(errors.New("it does not end with CR LF"))
+		return fail(reason.New("it does not end with CR LF"))
 	}
 	fields := strings.Split(text, " ")
 	if len(fields) != 6 || fields[0] != "PROXY" {
-		return fail(errors.New("PROXY, family, two addresses and two ports are needed"))
+		return fail(reason.New("PROXY, family, two addresses and two ports are needed"))
 	}
 	if fields[1] != "TCP4" && fields[1] != "TCP6" {
-		return fail(errors.New("the family is neither TCP4 nor TCP6"))
+		return fail(reason.New("the family is neither TCP4 nor TCP6"))
 	}
 	if source, err = parseProxyAddress(fields[2]); err != nil {
-		return fail(fmt.Errorf("source: %w", err))
+		return fail(reason.Errorf("source: %w", err))
 	}
 	if fields[1] == "TCP4" && !source.Is4() {
-		return fail(errors.New("TCP4 with a source that is not IPv4"))
+		return fail(reason.New("TCP4 with a source that is not IPv4"))
 	}
 	if destination, err = parseProxyAddress(fields[3]); err != nil {
-		return fail(fmt.Errorf("destination: %w", err))
+		return fail(reason.Errorf("destination: %w", err))
 	}
 	for _, port := range fields[4:] {
 		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return fail(errors.New("a port is not a number from 0 to 65535"))
+			return fail(reason.New("a port is not a number from 0 to 65535"))
 		}
 	}
 	return source, destination, nil
@@ -80,10 +80,10 @@ func parseProxy(line []byte) (source, destination netip.Addr, err error) {
 func parseProxyAddress(text string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
-		return netip.Addr{}, errors.New("it is no IP address")
+		return netip.Addr{}, reason.New("it is no IP address")
 	}
 	if addr.Zone() != "" {
-		return netip.Addr{}, errors.New("it has a zone")
+		return netip.Addr{}, reason.New("it has a zone")
 	}
 	return addr.Unmap(), nil
 }

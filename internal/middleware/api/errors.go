@@ -10,6 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // authorityTime bounds what an App makes the daemon ask of other processes.
@@ -17,9 +18,9 @@ const authorityTime = 10 * time.Second
 
 // Texts of failures of the Base itself. Its log has the reasons.
 var (
-	errSlow   = errors.New("another part of the Base did not answer in time; try again")
-	errAway   = errors.New("the Base's system helper does not answer; try again in a moment")
-	errFailed = errors.New("the Base could not do that; its log says why")
+	errSlow   = reason.New("another part of the Base did not answer in time; try again")
+	errAway   = reason.New("the Base's system helper does not answer; try again in a moment")
+	errFailed = reason.New("the Base could not do that; its log says why")
 )
 
 // apiError gives an error the code that Apps act on. It logs details that are not for people.

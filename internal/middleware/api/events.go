@@ -2,10 +2,10 @@ package api
 
 import (
 	"context"
-	"errors"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -13,7 +13,7 @@ import (
 // eventsService streams what happens.
 type eventsService struct{ *Server }
 
-var errFellBehind = errors.New("this stream was read too slowly; watch again")
+var errFellBehind = reason.New("this stream was read too slowly; watch again")
 
 func (s eventsService) WatchEvents(ctx context.Context, request *basev1.WatchEventsRequest, stream *rpc.Sender[basev1.Event]) error {
 	subscription, err := s.Events.Subscribe(request.GetReplay(), request.GetAfter())

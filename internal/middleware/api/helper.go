@@ -2,10 +2,10 @@ package api
 
 import (
 	"context"
-	"errors"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Helper is the system helper as the Server reaches it; helperclient.Client is one. The Server
@@ -17,7 +17,7 @@ type Helper interface {
 }
 
 // errNoHelper is the answer of a developer's Base.
-var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; posture, SSH, services, audit and updates need the appliance ('make appliance')")
+var errNoHelper = reason.New("this Base runs on a developer's machine, where it configures nothing; posture, SSH, services, audit and updates need the appliance ('make appliance')")
 
 // ask sends one request to the helper.
 func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest,

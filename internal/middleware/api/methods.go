@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // method is a row of the table of methods.
@@ -203,7 +203,7 @@ func (s *Server) rows(table map[string]method, classes map[holds]*rpc.Class) ([]
 	for name, m := range table {
 		handler, ok := handlers[name]
 		if !ok {
-			return nil, fmt.Errorf("the table of methods has a row for %s, which has no handler", name)
+			return nil, reason.Errorf("the table of methods has a row for %s, which has no handler", name)
 		}
 		delete(handlers, name)
 		rows = append(rows, rpc.Method{
@@ -217,7 +217,7 @@ func (s *Server) rows(table map[string]method, classes map[holds]*rpc.Class) ([]
 		})
 	}
 	for name := range handlers {
-		return nil, fmt.Errorf("the table of methods has no row for %s", name)
+		return nil, reason.Errorf("the table of methods has no row for %s", name)
 	}
 	return rows, nil
 }

@@ -8,6 +8,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Node is what the Server asks about the Bitcoin node; *nodeclient.Client is one, and nil is a
@@ -81,7 +82,7 @@ func (s nodeService) ChangeNodeSettings(ctx context.Context, request *basev1.Cha
 }
 
 // errNodeAway is what an App hears when bitbox-node gives no usable answer. Why, the log says.
-var errNodeAway = errors.New("the Base's node process gives no usable answer; try again in a moment")
+var errNodeAway = reason.New("the Base's node process gives no usable answer; try again in a moment")
 
 // nodeError gives an error about the node the code that Apps act on.
 func (s *Server) nodeError(err error) error {

@@ -8,11 +8,12 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 var (
-	errNoRelease = errors.New("a release of Bitcoin Core begins with what an owner has signed about it")
-	errNoArchive = errors.New("after that the pieces of the archive follow, and nothing else")
+	errNoRelease = reason.New("a release of Bitcoin Core begins with what an owner has signed about it")
+	errNoArchive = reason.New("after that the pieces of the archive follow, and nothing else")
 )
 
 // BringBitcoinCore passes a release on, piece by piece. However it ends, no upload is left open at

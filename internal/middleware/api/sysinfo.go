@@ -3,14 +3,13 @@ package api
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Machine tells what the network-facing daemon of the appliance cannot see by itself.
@@ -37,15 +36,15 @@ const loadScale = 1 << 16
 func readSysinfo(path string) (sysinfo, error) {
 	var si unix.Sysinfo_t
 	if err := unix.Sysinfo(&si); err != nil {
-		return sysinfo{}, fmt.Errorf("ask the kernel for load and memory (sysinfo): %w", err)
+		return sysinfo{}, reason.Errorf("ask the kernel for load and memory (sysinfo): %w", err)
 	}
 	var disk unix.Statfs_t
 	if err := unix.Statfs(path, &disk); err != nil {
-		return sysinfo{}, fmt.Errorf("ask the kernel for the free space of %s (statfs): %w", path, err)
+		return sysinfo{}, reason.Errorf("ask the kernel for the free space of %s (statfs): %w", path, err)
 	}
 	meminfo, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
-		return sysinfo{}, fmt.Errorf("read the available memory: %w", err)
+		return sysinfo{}, reason.Errorf("read the available memory: %w", err)
 	}
 	info := sysinfo{
 		uptimeSeconds: uint64(max(0, int64(si.Uptime))),
@@ -71,9 +70,9 @@ func parseMemAvailable(meminfo []byte) (uint64, error) {
 		value, found = bytes.CutSuffix(bytes.TrimSpace(value), []byte(" kB"))
 		kib, err := strconv.ParseUint(string(value), 10, 54)
 		if err != nil || !found {
-			return 0, fmt.Errorf("read the available memory: %q in /proc/meminfo is not a number of kB", line)
+			return 0, reason.Errorf("read the available memory: %q in /proc/meminfo is not a number of kB", line)
 		}
 		return kib << 10, nil
 	}
-	return 0, errors.New("read the available memory: /proc/meminfo has no MemAvailable")
+	return 0, reason.New("read the available memory: /proc/meminfo has no MemAvailable")
 }

@@ -9,6 +9,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -17,8 +18,8 @@ const (
 )
 
 var (
-	errNoHeader = errors.New("an update begins with the header of the release file")
-	errNoPiece  = errors.New("after the header of a release file its pieces follow, and nothing else")
+	errNoHeader = reason.New("an update begins with the header of the release file")
+	errNoPiece  = reason.New("after the header of a release file its pieces follow, and nothing else")
 )
 
 // updateService carries releases to the helper, which decides whether to accept them.

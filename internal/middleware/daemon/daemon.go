@@ -10,7 +10,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -30,6 +29,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -118,23 +118,23 @@ func Open(config Config) (*Middleware, error) {
 // prepareStateDir creates the directory, or refuses one that is not private.
 func prepareStateDir(dir string) error {
 	if dir == "" {
-		return errors.New("no state directory is given")
+		return reason.New("no state directory is given")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the state directory: %w", err)
+		return reason.Errorf("make the state directory: %w", err)
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("read the state directory: %w", err)
+		return reason.Errorf("read the state directory: %w", err)
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("the state directory %s is not a directory (or a link to one); name the directory itself", dir)
+		return reason.Errorf("the state directory %s is not a directory (or a link to one); name the directory itself", dir)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("the state directory %s is open to others (mode %04o); find out which users could read it, then: chmod 700 %s", dir, mode, dir)
+		return reason.Errorf("the state directory %s is open to others (mode %04o); find out which users could read it, then: chmod 700 %s", dir, mode, dir)
 	}
 	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
-		return fmt.Errorf("the state directory %s belongs to user %d, not to the user who starts this Base (%d)", dir, owner.Uid, os.Geteuid())
+		return reason.Errorf("the state directory %s belongs to user %d, not to the user who starts this Base (%d)", dir, owner.Uid, os.Geteuid())
 	}
 	return nil
 }
@@ -222,7 +222,7 @@ func (m *Middleware) announce() (err error) {
 		random = rand.Reader
 	}
 	if _, err := io.ReadFull(random, m.nonce[:]); err != nil {
-		return fmt.Errorf("read %d random bytes: %w", len(m.nonce), err)
+		return reason.Errorf("read %d random bytes: %w", len(m.nonce), err)
 	}
 	m.announcer, err = m.parts.Announcer(m.txt(false))
 	return err
@@ -274,7 +274,7 @@ func (m *Middleware) Go(what string, part func(context.Context) error) {
 			return
 		}
 		select {
-		case m.failed <- fmt.Errorf("%s: ended by itself: %w", what, err):
+		case m.failed <- reason.Errorf("%s: ended by itself: %w", what, err):
 		default:
 		}
 	})

@@ -2,12 +2,12 @@ package registry
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -95,15 +95,15 @@ func parseAcquaintances(value []byte) ([]acquaintance, error) {
 	}
 	var list []acquaintance
 	if err := json.Unmarshal(value, &list); err != nil {
-		return nil, fmt.Errorf("the addresses that a paired App comes from: %w", err)
+		return nil, reason.Errorf("the addresses that a paired App comes from: %w", err)
 	}
 	for _, a := range list {
 		if !a.Prefix.IsValid() || a.Prefix != admission.PrefixOf(a.Prefix.Addr()) {
-			return nil, fmt.Errorf("the addresses that a paired App comes from: %s is no address", a.Prefix)
+			return nil, reason.Errorf("the addresses that a paired App comes from: %s is no address", a.Prefix)
 		}
 	}
 	if len(list) > MaxAcquainted {
-		return nil, fmt.Errorf("the addresses that a paired App comes from: %d, more than %d", len(list), MaxAcquainted)
+		return nil, reason.Errorf("the addresses that a paired App comes from: %d, more than %d", len(list), MaxAcquainted)
 	}
 	return list, nil
 }

@@ -8,7 +8,6 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -25,6 +24,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -51,10 +51,10 @@ const (
 
 // Reasons for refusals.
 var (
-	ErrUnknownApp = errors.New("no App with this id is paired")
-	ErrLastOwner  = errors.New("the last owner cannot be revoked: nobody could manage the Base afterwards; pair another owner first")
-	ErrNoRights   = errors.New("this App has no rights")
-	ErrRole       = errors.New("the role of this App does not permit it; ask an owner")
+	ErrUnknownApp = reason.New("no App with this id is paired")
+	ErrLastOwner  = reason.New("the last owner cannot be revoked: nobody could manage the Base afterwards; pair another owner first")
+	ErrNoRights   = reason.New("this App has no rights")
+	ErrRole       = reason.New("the role of this App does not permit it; ask an owner")
 )
 
 // Authority is what the Registry needs of the ceremony authority; pairing.Client is one.
@@ -201,7 +201,7 @@ func (r *Registry) Connect(ctx context.Context, authority Authority) error {
 	r.mu.Unlock()
 	unknown, orphaned, err := r.authority.Reconcile(ctx, active)
 	if err != nil {
-		return fmt.Errorf("compare the pairings with the authority: %w", err)
+		return reason.Errorf("compare the pairings with the authority: %w", err)
 	}
 	for _, key := range orphaned {
 		if r.revoked(key) {
@@ -302,10 +302,10 @@ func (r *Registry) MayPair(peer noiseconn.PublicKey) error {
 func (r *Registry) mayPairLocked(peer noiseconn.PublicKey) error {
 	known := r.pairings[peer]
 	if known != nil && known.standing != standingPending {
-		return errors.New("this static key is paired or revoked already; an App makes a fresh one for each pairing")
+		return reason.New("this static key is paired or revoked already; an App makes a fresh one for each pairing")
 	}
 	if known == nil && r.countLocked(standingActive)+r.countLocked(standingPending) >= MaxPairings {
-		return fmt.Errorf("%d Apps are paired, and the Base does not accept more; revoke one first", MaxPairings)
+		return reason.Errorf("%d Apps are paired, and the Base does not accept more; revoke one first", MaxPairings)
 	}
 	return nil
 }

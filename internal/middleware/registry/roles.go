@@ -7,9 +7,10 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
-var errLearned = errors.New("the roles are known")
+var errLearned = reason.New("the roles are known")
 
 // LearnRoles asks the helper once for the role of each App, before the first session: changes
 // made while this daemon was not running, or was being killed, count.

@@ -1,10 +1,10 @@
 package registry
 
 import (
-	"errors"
 	"slices"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // sequenceWindow is how many accepted numbers are remembered: connections of one App may
@@ -13,9 +13,9 @@ const sequenceWindow = 64
 
 // Why a seq is refused.
 var (
-	errSeqSeen = errors.New("this number came before")
+	errSeqSeen = reason.New("this number came before")
 	// A number far above all others would lock its App out for good.
-	errSeqTooHigh = errors.New("this number is far above what an App's clock and counter give")
+	errSeqTooHigh = reason.New("this number is far above what an App's clock and counter give")
 )
 
 // sequence remembers which seq of one pairing were accepted. The zero sequence has

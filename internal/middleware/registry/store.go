@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -13,6 +12,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -69,7 +69,7 @@ type storedPairing struct {
 // update is the only way to write.
 func (r *Registry) update(what string, change func(*state.Tx) error) error {
 	if err := failpoint.Around(what, func() error { return r.config.DB.Update(change) }); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return reason.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (r *Registry) loadIdentity() error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("read the identity of the Base: %w", err)
+		return reason.Errorf("read the identity of the Base: %w", err)
 	}
 	if static == nil && discovery == nil && name == nil && empty {
 		return r.makeIdentity()
@@ -104,7 +104,7 @@ func (r *Registry) setIdentity(static, discovery []byte, name string) error {
 	id.static, err = noiseconn.ParseStatic(static)
 	id.discovery, discoveryErr = noiseconn.ParseDiscoveryKey(discovery)
 	if err = errors.Join(err, discoveryErr, noiseconn.CheckName(name)); err != nil {
-		return fmt.Errorf("read the identity of the Base: %w: %w", state.ErrDamaged, err)
+		return reason.Errorf("read the identity of the Base: %w: %w", state.ErrDamaged, err)
 	}
 	id.name = name
 	if id.public, err = noiseconn.PublicOf(id.static); err != nil {
@@ -132,7 +132,7 @@ func (r *Registry) makeIdentity() error {
 		name = "bitbox-base-" + public.String()[:4] // so that two in one network differ
 	}
 	if err := noiseconn.CheckName(name); err != nil {
-		return fmt.Errorf("name the Base: %w", err)
+		return reason.Errorf("name the Base: %w", err)
 	}
 	if err := r.storeIdentity(static, discovery, name); err != nil {
 		return err
@@ -159,15 +159,15 @@ func (r *Registry) loadPairings() error {
 		return tx.ForEach(bucketPairings, func(key string, value []byte) error {
 			p, err := parsePairing([]byte(key), value, tx.Get(bucketProgress, key))
 			if err != nil {
-				return fmt.Errorf("%w: %w", state.ErrDamaged, err)
+				return reason.Errorf("%w: %w", state.ErrDamaged, err)
 			}
 			if address := tx.Get(bucketAddresses, key); address != nil {
 				if p.lastAddress, err = netip.ParseAddr(string(address)); err != nil {
-					return fmt.Errorf("%w: where a paired App came from: %w", state.ErrDamaged, err)
+					return reason.Errorf("%w: where a paired App came from: %w", state.ErrDamaged, err)
 				}
 			}
 			if p.acquaintances, err = parseAcquaintances(tx.Get(bucketAcquainted, key)); err != nil {
-				return fmt.Errorf("%w: %w", state.ErrDamaged, err)
+				return reason.Errorf("%w: %w", state.ErrDamaged, err)
 			}
 			if p.standing == standingPending {
 				pending = append(pending, p)
@@ -178,7 +178,7 @@ func (r *Registry) loadPairings() error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("read the pairings: %w", err)
+		return reason.Errorf("read the pairings: %w", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -193,13 +193,13 @@ func (r *Registry) loadPairings() error {
 func parsePairing(key, value, progress []byte) (*record, error) {
 	var stored storedPairing
 	if err := json.Unmarshal(value, &stored); err != nil {
-		return nil, fmt.Errorf("a pairing: %w", err)
+		return nil, reason.Errorf("a pairing: %w", err)
 	}
 	defer clear(stored.PairKey)
 	peer, peerErr := noiseconn.ParsePublicKey(key)
 	pair, pairErr := noiseconn.ParsePairKey(stored.PairKey)
 	if err := errors.Join(peerErr, pairErr, noiseconn.CheckName(stored.Name)); err != nil {
-		return nil, fmt.Errorf("a pairing: %w", err)
+		return nil, reason.Errorf("a pairing: %w", err)
 	}
 	mac1, err := noiseconn.MAC1KeyOf(pair)
 	if err != nil {
@@ -208,7 +208,7 @@ func parsePairing(key, value, progress []byte) (*record, error) {
 	role := basev1.Role(stored.Role)
 	known := slices.Contains([]standing{standingPending, standingActive, standingRevoked}, stored.Standing)
 	if len(stored.SigningKey) != ed25519.PublicKeySize || !MayCall(role, basev1.Role_ROLE_VIEWER) || !known {
-		return nil, errors.New("a pairing: the signing key, the role or the standing is not valid")
+		return nil, reason.New("a pairing: the signing key, the role or the standing is not valid")
 	}
 	p := &record{
 		peer: peer, signingKey: stored.SigningKey, pair: pair, mac1: mac1, role: role,
@@ -219,7 +219,7 @@ func parsePairing(key, value, progress []byte) (*record, error) {
 		return p, nil
 	}
 	if len(progress) != 16 {
-		return nil, fmt.Errorf("the progress of a pairing has %d bytes, not 16", len(progress))
+		return nil, reason.Errorf("the progress of a pairing has %d bytes, not 16", len(progress))
 	}
 	p.sequence = restoredSequence(binary.BigEndian.Uint64(progress))
 	if ms := binary.BigEndian.Uint64(progress[8:]); ms != 0 {

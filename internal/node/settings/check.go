@@ -12,6 +12,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Sizes of the disk that a chain needs, in bytes.
@@ -43,7 +44,8 @@ func (s Settings) CheckSpace(total uint64) error {
 		if s.Network == basev1.Network_NETWORK_MAINNET && s.Prune != minPrune {
 			advice += ", or have the node keep fewer blocks (prune)"
 		}
-		return fmt.Errorf("the disk of the chain has %d GB, and %s needs %d GB; %s", total/gigabyte, node.NetworkName(s.Network), need/gigabyte,
+		return reason.Errorf("the disk of the chain has %d GB, and %s needs %d GB; %s",
+			total/gigabyte, node.NetworkName(s.Network), need/gigabyte,
 			advice)
 	}
 	return nil
@@ -91,7 +93,7 @@ func (s Settings) CheckData(data string) error {
 		for other, marks := range marks {
 			for _, mark := range marks {
 				if _, err := root.Lstat(mark); err == nil && other != s.Program {
-					return fmt.Errorf("the folder %s has the data of %s, which %s cannot use; move the data to the folder %q beside it", folder,
+					return reason.Errorf("the folder %s has the data of %s, which %s cannot use; move the data to the folder %q beside it", folder,
 						titles[other], titles[s.Program], other)
 				}
 			}
@@ -101,7 +103,7 @@ func (s Settings) CheckData(data string) error {
 		}
 		found, err := begins(root, filepath.Join(blocks, names[0]), filepath.Join(blocks, "xor.dat"))
 		if err != nil {
-			return fmt.Errorf("look at the data of the node in %s: %w", folder, err)
+			return reason.Errorf("look at the data of the node in %s: %w", folder, err)
 		}
 		if found == magic[s.Network] || found == [4]byte{} { // a file that is reserved has no block yet
 			return nil
@@ -112,7 +114,7 @@ func (s Settings) CheckData(data string) error {
 				of = node.NetworkName(network)
 			}
 		}
-		return fmt.Errorf("the blocks in %s are of %s, not of %s; move that folder away", filepath.Join(folder, blocks), of,
+		return reason.Errorf("the blocks in %s are of %s, not of %s; move that folder away", filepath.Join(folder, blocks), of,
 			node.NetworkName(s.Network))
 	})
 }
@@ -123,7 +125,7 @@ func (s Settings) CheckPruned(data string) error {
 		if s.Prune != 0 || len(names) == 0 || strings.ContainsAny(names[0], "0") && !strings.ContainsAny(names[0], "123456789") {
 			return nil
 		}
-		return errors.New("the node has deleted old blocks, and can keep all of them only once it has fetched the whole chain again; let it prune")
+		return reason.New("the node has deleted old blocks, and can keep all of them only once it has fetched the whole chain again; let it prune")
 	})
 }
 
@@ -136,7 +138,7 @@ func (s Settings) look(data string, check func(folder string, root *os.Root, blo
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at the data of the node in %s: %w", folder, err)
+		return reason.Errorf("look at the data of the node in %s: %w", folder, err)
 	}
 	defer func() { _ = root.Close() }()
 	blocks, suffix := s.blocks()
@@ -215,7 +217,7 @@ func read(root *os.Root, path string, into []byte) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", path)
+		return reason.Errorf("%s is not a regular file", path)
 	}
 	_, _ = file.Read(into)
 	return nil

@@ -16,6 +16,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/timespan"
 )
@@ -83,10 +84,10 @@ const (
 
 // ErrMainnet is why btcd does not serve mainnet unless it is accepted
 // (docs/decisions/0013-node.md).
-var ErrMainnet = errors.New("btcd is another implementation of Bitcoin, which has disagreed with the network before, and its mempool differs; for mainnet take Bitcoin Core, or accept that (accept btcd-on-mainnet)")
+var ErrMainnet = reason.New("btcd is another implementation of Bitcoin, which has disagreed with the network before, and its mempool differs; for mainnet take Bitcoin Core, or accept that (accept btcd-on-mainnet)")
 
 // ErrNone is returned where there is no File.
-var ErrNone = errors.New("this Base has no node")
+var ErrNone = reason.New("this Base has no node")
 
 // Place is where the files of a machine are; At makes one for real use.
 type Place struct {
@@ -121,14 +122,14 @@ func (p Place) Read() (s Settings, signed bool, err error) {
 func readFrom(path string) (Settings, error) {
 	text, err := rootfile.Read(path, maxSize)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Settings{}, fmt.Errorf("%w: %s is missing", ErrNone, path)
+		return Settings{}, reason.Errorf("%w: %s is missing", ErrNone, path)
 	}
 	var s Settings
 	if err == nil {
 		s, err = Parse(string(text))
 	}
 	if err != nil {
-		return Settings{}, fmt.Errorf("the settings of the node in %s cannot be used: %w", path, err)
+		return Settings{}, reason.Errorf("the settings of the node in %s cannot be used: %w", path, err)
 	}
 	return s, nil
 }
@@ -140,7 +141,7 @@ func (p Place) ReadOwn() (string, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil:
-		return "", fmt.Errorf("the additional settings of the node in %s cannot be used: %w", p.Own, err)
+		return "", reason.Errorf("the additional settings of the node in %s cannot be used: %w", p.Own, err)
 	}
 	return string(text), nil
 }
@@ -149,7 +150,7 @@ func (p Place) ReadOwn() (string, error) {
 // with # are ignored.
 func Parse(text string) (Settings, error) {
 	if !utf8.ValidString(text) {
-		return Settings{}, errors.New("it is not UTF-8")
+		return Settings{}, reason.New("it is not UTF-8")
 	}
 	s := Settings{Cache: DefaultCache}
 	var seen []string
@@ -161,7 +162,7 @@ func Parse(text string) (Settings, error) {
 			continue
 		}
 		if err := s.set(fields, seen); err != nil {
-			return Settings{}, fmt.Errorf("line %d: %w", number, err)
+			return Settings{}, reason.Errorf("line %d: %w", number, err)
 		}
 		seen = append(seen, fields[0])
 	}
@@ -171,9 +172,9 @@ func Parse(text string) (Settings, error) {
 func (s *Settings) set(fields, seen []string) (err error) {
 	switch {
 	case len(fields) != 2:
-		return errors.New("a line needs a name and one value, such as: network regtest")
+		return reason.New("a line needs a name and one value, such as: network regtest")
 	case slices.Contains(seen, fields[0]):
-		return fmt.Errorf("%q is set twice", harmless.Word(fields[0]))
+		return reason.Errorf("%q is set twice", harmless.Word(fields[0]))
 	}
 	switch value := fields[1]; fields[0] {
 	case "program":
@@ -186,7 +187,7 @@ func (s *Settings) set(fields, seen []string) (err error) {
 		}
 	case "accept":
 		if s.AcceptsBtcd = value == "btcd-on-mainnet"; !s.AcceptsBtcd {
-			return errors.New("btcd-on-mainnet alone can be accepted")
+			return reason.New("btcd-on-mainnet alone can be accepted")
 		}
 	case "cache":
 		if s.Cache, err = strconv.Atoi(value); err != nil || s.Cache < minCache || s.Cache > maxCache {
@@ -197,28 +198,28 @@ func (s *Settings) set(fields, seen []string) (err error) {
 			return errBlock
 		}
 	default:
-		return fmt.Errorf("there is no setting %q; there are program, network, prune, cache, block-every and accept", harmless.Word(fields[0]))
+		return reason.Errorf("there is no setting %q; there are program, network, prune, cache, block-every and accept", harmless.Word(fields[0]))
 	}
 	return err
 }
 
 // Reasons to refuse a number.
 var (
-	errPrune = fmt.Errorf("a node keeps %d to %d GB of blocks, or all of them", minPrune, maxPrune)
-	errCache = fmt.Errorf("the cache is a number of MiB from %d to %d", minCache, maxCache)
-	errBlock = fmt.Errorf("a block takes %v to %v, such as 20s", minBlock, maxBlock)
+	errPrune = reason.Errorf("a node keeps %d to %d GB of blocks, or all of them", minPrune, maxPrune)
+	errCache = reason.Errorf("the cache is a number of MiB from %d to %d", minCache, maxCache)
+	errBlock = reason.Errorf("a block takes %v to %v, such as 20s", minBlock, maxBlock)
 )
 
 func (s Settings) check() error {
 	switch {
 	case s.Program == "" || s.Network == 0:
-		return errors.New("it must name a program and a network")
+		return reason.New("it must name a program and a network")
 	case s.Program == Btcd && s.Network == basev1.Network_NETWORK_MAINNET && !s.AcceptsBtcd:
 		return ErrMainnet
 	case s.Program == Core && s.Network == basev1.Network_NETWORK_SIMNET:
-		return errors.New("simnet is unknown to Bitcoin Core; take regtest")
+		return reason.New("simnet is unknown to Bitcoin Core; take regtest")
 	case s.BlockEvery != 0 && (s.Program != Btcd || s.Network != basev1.Network_NETWORK_REGTEST):
-		return errors.New("a Base makes blocks by itself only with btcd on regtest; remove block-every")
+		return reason.New("a Base makes blocks by itself only with btcd on regtest; remove block-every")
 	}
 	return nil
 }
@@ -281,5 +282,5 @@ func ParseProgram(name string) (Program, error) {
 	if p := Program(name); p == Core || p == Btcd {
 		return p, nil
 	}
-	return "", fmt.Errorf("there is no program %q here; it is core or btcd", harmless.Word(name))
+	return "", reason.Errorf("there is no program %q here; it is core or btcd", harmless.Word(name))
 }

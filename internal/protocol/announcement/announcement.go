@@ -4,10 +4,10 @@ package announcement
 
 import (
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Sizes in bytes, from the wire protocol (docs/protocol.md).
@@ -53,38 +53,38 @@ func (t TXT) Strings() []string {
 // form that Strings writes; other keys are ignored.
 func Parse(record []string) (TXT, error) {
 	if len(record) > maxTXTStrings {
-		return TXT{}, fmt.Errorf("a TXT record has %d strings; at most %d are read", len(record), maxTXTStrings)
+		return TXT{}, reason.Errorf("a TXT record has %d strings; at most %d are read", len(record), maxTXTStrings)
 	}
 	size := 0
 	values := map[string]string{}
 	for _, s := range record {
 		if size += len(s); size > maxTXTBytes {
-			return TXT{}, fmt.Errorf("a TXT record has more than %d bytes", maxTXTBytes)
+			return TXT{}, reason.Errorf("a TXT record has more than %d bytes", maxTXTBytes)
 		}
 		key, value, _ := strings.Cut(s, "=")
 		if _, twice := values[key]; twice {
-			return TXT{}, errors.New("a TXT record has a key twice")
+			return TXT{}, reason.New("a TXT record has a key twice")
 		}
 		values[key] = value
 	}
 
 	version, err := strconv.ParseUint(values["v"], 10, 8)
 	if err != nil || version == 0 || strconv.FormatUint(version, 10) != values["v"] {
-		return TXT{}, errors.New("a TXT record has no v between 1 and 255")
+		return TXT{}, reason.New("a TXT record has no v between 1 and 255")
 	}
 	t := TXT{Version: uint8(version)}
 	if !decodeHex(t.Nonce[:], values["n"]) {
-		return TXT{}, fmt.Errorf("a TXT record has no n of %d bytes in lower-case hexadecimal", NonceSize)
+		return TXT{}, reason.Errorf("a TXT record has no n of %d bytes in lower-case hexadecimal", NonceSize)
 	}
 	if !decodeHex(t.ID[:], values["id"]) {
-		return TXT{}, fmt.Errorf("a TXT record has no id of %d bytes in lower-case hexadecimal", IDSize)
+		return TXT{}, reason.Errorf("a TXT record has no id of %d bytes in lower-case hexadecimal", IDSize)
 	}
 	switch values["pairing"] {
 	case "open":
 		t.PairingOpen = true
 	case "closed":
 	default:
-		return TXT{}, errors.New(`a TXT record has no pairing that is "open" or "closed"`)
+		return TXT{}, reason.New(`a TXT record has no pairing that is "open" or "closed"`)
 	}
 	return t, nil
 }

@@ -14,8 +14,6 @@
 package changelog
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -25,6 +23,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Labels of what is hashed and of what is signed (docs/app/log.md).
@@ -53,7 +52,7 @@ const (
 )
 
 // ErrDamaged: the log is not what was written.
-var ErrDamaged = errors.New("the log of changes is damaged")
+var ErrDamaged = reason.New("the log of changes is damaged")
 
 // Hash is that of an entry; the zero Hash stands before the first.
 type Hash = posture.Hash
@@ -97,7 +96,7 @@ func (l *Log) Next(draft *systemv1.ChangeEntry) (Stored, error) {
 		_, err = Parse(b)
 	}
 	if err != nil {
-		return Stored{}, fmt.Errorf("make entry %d of the log of changes: %w", number+1, err)
+		return Stored{}, reason.Errorf("make entry %d of the log of changes: %w", number+1, err)
 	}
 	return Stored{b, posture.HashOf(labelEntry, b)}, nil
 }
@@ -111,7 +110,7 @@ func (l *Log) Add(b []byte) error {
 	}
 	number, hash := l.Last()
 	if e.GetNumber() != number+1 || string(e.GetPreviousHash()) != string(hash[:]) {
-		return fmt.Errorf("entry %d does not follow entry %d: %w", e.GetNumber(), number, ErrDamaged)
+		return reason.Errorf("entry %d does not follow entry %d: %w", e.GetNumber(), number, ErrDamaged)
 	}
 	l.entries = append(l.entries, Stored{slices.Clone(b), posture.HashOf(labelEntry, b)})
 	return nil
@@ -166,7 +165,7 @@ func (l *Log) Head() *systemv1.ChangesHead {
 func Sign(head *systemv1.ChangesHead, seed posture.StateSeed) ([]byte, error) {
 	b, err := proto.Marshal(head)
 	if err != nil {
-		return nil, fmt.Errorf("sign the head of the log of changes: %w", err)
+		return nil, reason.Errorf("sign the head of the log of changes: %w", err)
 	}
 	return posture.Seal(labelHead, b, seed), nil
 }
@@ -175,18 +174,18 @@ func Sign(head *systemv1.ChangesHead, seed posture.StateSeed) ([]byte, error) {
 // no line can show, a word that is none: all are refused.
 func Parse(b []byte) (*systemv1.ChangeEntry, error) {
 	if len(b) > MaxEntrySize {
-		return nil, fmt.Errorf("an entry has %d bytes, more than %d: %w", len(b), MaxEntrySize, ErrDamaged)
+		return nil, reason.Errorf("an entry has %d bytes, more than %d: %w", len(b), MaxEntrySize, ErrDamaged)
 	}
 	e := &systemv1.ChangeEntry{}
 	if err := proto.Unmarshal(b, e); err != nil {
-		return nil, fmt.Errorf("an entry cannot be read: %w: %w", ErrDamaged, err)
+		return nil, reason.Errorf("an entry cannot be read: %w: %w", ErrDamaged, err)
 	}
 	if err := posture.RefuseUnknown(e); err != nil {
-		return nil, fmt.Errorf("entry %d: %w: %w", e.GetNumber(), ErrDamaged, err)
+		return nil, reason.Errorf("entry %d: %w: %w", e.GetNumber(), ErrDamaged, err)
 	}
 	for _, check := range entryChecks {
 		if !check.holds(e) {
-			return nil, fmt.Errorf("entry %d: its %s cannot be: %w", e.GetNumber(), check.name, ErrDamaged)
+			return nil, reason.Errorf("entry %d: its %s cannot be: %w", e.GetNumber(), check.name, ErrDamaged)
 		}
 	}
 	return e, nil

@@ -73,32 +73,33 @@ func Open(path string, floor *Floor) (f *File, cut bool, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && floor == nil:
 		if err := atomicfile.WriteFileAtomic(path, header(0, Hash{}), 0o600); err != nil {
-			return nil, false, fmt.Errorf("begin the log of changes: %w", err)
+			return nil, false, reason.Errorf("begin the log of changes: %w", err)
 		}
 		b = header(0, Hash{})
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, false, fmt.Errorf("read the log of changes %s: %w: the file is missing, though it had %d entries; restore it", path, ErrDamaged,
+		return nil, false, reason.Errorf("read the log of changes %s: %w: the file is missing, though it had %d entries; restore it", path, ErrDamaged,
 			floor.Number)
 	case err != nil:
-		return nil, false, fmt.Errorf("read the log of changes: %w", err)
+		return nil, false, reason.Errorf("read the log of changes: %w", err)
 	}
 	log, size, err := parseFile(b)
 	if err != nil {
-		return nil, false, fmt.Errorf("read the log of changes %s: %w; restore a copy, or keep it to find out what has happened", path,
+		return nil, false, reason.Errorf("read the log of changes %s: %w; restore a copy, or keep it to find out what has happened", path,
 			err)
 	}
 	if floor != nil {
 		if last, _ := log.Last(); last < floor.Number {
-			return nil, false, fmt.Errorf("read the log of changes %s: %w: it ends with entry %d, though it had %d", path, ErrDamaged, last,
+			return nil, false, reason.Errorf("read the log of changes %s: %w: it ends with entry %d, though it had %d", path, ErrDamaged, last,
 				floor.Number)
 		}
 		if known, kept := log.hashOf(floor.Number); kept && known != floor.Hash {
-			return nil, false, fmt.Errorf("read the log of changes %s: %w: entry %d is not the one that was written", path, ErrDamaged, floor.Number)
+			return nil, false, reason.Errorf("read the log of changes %s: %w: entry %d is not the one that was written",
+				path, ErrDamaged, floor.Number)
 		}
 	}
 	f = &File{path: path, log: log, size: int64(size), torn: size < len(b), fail: func(string) error { return nil }}
 	if f.file, err = os.OpenFile(path, os.O_RDWR, 0o600); err != nil {
-		return nil, false, fmt.Errorf("open the log of changes: %w", err)
+		return nil, false, reason.Errorf("open the log of changes: %w", err)
 	}
 	cut = f.torn
 	if err := f.mend(); err != nil {
@@ -113,7 +114,7 @@ func read(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w: it is no file", path, ErrDamaged)
+		return nil, reason.Errorf("%s: %w: it is no file", path, ErrDamaged)
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -122,7 +123,7 @@ func read(path string) ([]byte, error) {
 	defer func() { _ = file.Close() }()
 	b, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s: %w: it has more than %d bytes", path, ErrDamaged, maxFile)
+		err = reason.Errorf("%s: %w: it has more than %d bytes", path, ErrDamaged, maxFile)
 	}
 	return b, err
 }
@@ -145,11 +146,11 @@ func frame(s Stored) []byte {
 // entry of which a power cut has left a part.
 func parseFile(b []byte) (*Log, int, error) {
 	if len(b) < headerSize || !bytes.HasPrefix(b, []byte(magic)) {
-		return nil, 0, fmt.Errorf("%w: its beginning is not that of a log", ErrDamaged)
+		return nil, 0, reason.Errorf("%w: its beginning is not that of a log", ErrDamaged)
 	}
 	before, anchor := binary.BigEndian.Uint64(b[len(magic):]), Hash(b[len(magic)+8:])
 	if !bytes.Equal(b[:headerSize], header(before, anchor)) || before == 0 && anchor != (Hash{}) {
-		return nil, 0, fmt.Errorf("%w: its beginning is not that of a log", ErrDamaged)
+		return nil, 0, reason.Errorf("%w: its beginning is not that of a log", ErrDamaged)
 	}
 	log, at := Restore(before, anchor), headerSize
 	for at < len(b) {
@@ -160,12 +161,12 @@ func parseFile(b []byte) (*Log, int, error) {
 		last, _ := log.Last()
 		n := binary.BigEndian.Uint32(rest)
 		if n != ^binary.BigEndian.Uint32(rest[4:]) || n > MaxEntrySize {
-			return nil, 0, fmt.Errorf("%w: entry %d has no length", ErrDamaged, last+1)
+			return nil, 0, reason.Errorf("%w: entry %d has no length", ErrDamaged, last+1)
 		}
 		rest = rest[lengthSize:]
 		s := Stored{Bytes: rest[:n], Hash: Hash(rest[n:])}
 		if posture.HashOf(labelEntry, s.Bytes) != s.Hash {
-			return nil, 0, fmt.Errorf("%w: entry %d is not what was written", ErrDamaged, last+1)
+			return nil, 0, reason.Errorf("%w: entry %d is not what was written", ErrDamaged, last+1)
 		}
 		if err := log.Add(s.Bytes); err != nil {
 			return nil, 0, err
@@ -197,7 +198,7 @@ func (f *File) mend() error {
 		return nil
 	}
 	if err := errors.Join(f.file.Truncate(f.size), f.file.Sync()); err != nil {
-		return fmt.Errorf("cut off the unfinished end of the log of changes: %w", err)
+		return reason.Errorf("cut off the unfinished end of the log of changes: %w", err)
 	}
 	f.torn = false
 	return nil
@@ -215,7 +216,7 @@ func (f *File) Append(draft *systemv1.ChangeEntry) error {
 	if err != nil {
 		f.missed++
 		f.why = reason.Of(err)
-		return fmt.Errorf("record a change: %w", err)
+		return reason.Errorf("record a change: %w", err)
 	}
 	return nil
 }
@@ -284,13 +285,13 @@ func (f *File) forget() error {
 	// Also when it has failed: the new file may be in its place.
 	file, err := os.OpenFile(f.path, os.O_RDWR, 0o600)
 	if err != nil {
-		f.broken = fmt.Errorf("open the log of changes again: %w; start the program again", err)
+		f.broken = reason.Errorf("open the log of changes again: %w; start the program again", err)
 		return f.broken
 	}
 	if failed != nil {
 		info, err := file.Stat()
 		if err != nil || info.Size() != int64(len(b)) { // the old one is longer by 500 entries
-			return errors.Join(fmt.Errorf("forget the oldest entries: %w", failed), err, file.Close())
+			return errors.Join(reason.Errorf("forget the oldest entries: %w", failed), err, file.Close())
 		}
 	}
 	_ = f.file.Close() // nothing of it is left to be written

@@ -2,28 +2,27 @@ package changelog
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Errors of an App that looks at the log. Each but ErrNewEpoch means that somebody has lied
 // or has rewritten something.
 var (
 	// ErrHead: the helper's signature is not for these entries or this question.
-	ErrHead = errors.New("what the Base has signed does not fit the log of changes that it shows, or the question; do not rely on it, and check the Base's console")
+	ErrHead = reason.New("what the Base has signed does not fit the log of changes that it shows, or the question; do not rely on it, and check the Base's console")
 	// ErrShorter: entries that this App has seen are missing.
-	ErrShorter = errors.New("the log of changes lacks entries that this App has seen before; somebody has removed them")
+	ErrShorter = reason.New("the log of changes lacks entries that this App has seen before; somebody has removed them")
 	// ErrRewritten: an entry that this App has seen is another one now.
-	ErrRewritten = errors.New("the log of changes is not the one that this App has seen before; somebody has rewritten it")
+	ErrRewritten = reason.New("the log of changes is not the one that this App has seen before; somebody has rewritten it")
 	// ErrForgotten: the oldest entries are gone, though the log is not full.
-	ErrForgotten = errors.New("the beginning of the log of changes is missing, though the log is not full; somebody has removed it")
+	ErrForgotten = reason.New("the beginning of the log of changes is missing, though the log is not full; somebody has removed it")
 	// ErrNewEpoch: the Base was reset and has begun a new log.
-	ErrNewEpoch = errors.New("the Base has begun a new log of changes, as after a factory reset; if nobody has reset it, do not rely on the Base")
+	ErrNewEpoch = reason.New("the Base has begun a new log of changes, as after a factory reset; if nobody has reset it, do not rely on the Base")
 )
 
 // Memory is what an App keeps between two looks. The zero Memory knows nothing yet.
@@ -122,17 +121,17 @@ func (l *Log) hashOf(number uint64) (Hash, bool) {
 func ReadHead(base posture.SigningKey, signed []byte) (*systemv1.ChangesHead, error) {
 	message, err := posture.Unseal(labelHead, signed, base)
 	if err != nil {
-		return nil, fmt.Errorf("verify the head of the log of changes: %w", err)
+		return nil, reason.Errorf("verify the head of the log of changes: %w", err)
 	}
 	head := &systemv1.ChangesHead{}
 	if err := proto.Unmarshal(message, head); err != nil {
-		return nil, fmt.Errorf("read the head of the log of changes: %w: %w", ErrHead, err)
+		return nil, reason.Errorf("read the head of the log of changes: %w: %w", ErrHead, err)
 	}
 	if err := posture.RefuseUnknown(head); err != nil {
-		return nil, fmt.Errorf("read the head of the log of changes: %w", err)
+		return nil, reason.Errorf("read the head of the log of changes: %w", err)
 	}
 	if len(head.GetAnchorHash()) != len(Hash{}) {
-		return nil, fmt.Errorf("read the head of the log of changes: %w", ErrHead)
+		return nil, reason.Errorf("read the head of the log of changes: %w", ErrHead)
 	}
 	return head, nil
 }
@@ -157,18 +156,18 @@ func verifyWith(checks []check, expect Expectation, first, last *systemv1.Change
 	view := &View{Forgotten: Before(first)}
 	for _, b := range entries {
 		if err := l.log.Add(b); err != nil {
-			return nil, fmt.Errorf("verify the log of changes: %w", err)
+			return nil, reason.Errorf("verify the log of changes: %w", err)
 		}
 		e, err := Parse(b)
 		if err != nil {
-			return nil, fmt.Errorf("verify the log of changes: %w", err)
+			return nil, reason.Errorf("verify the log of changes: %w", err)
 		}
 		_, hash := l.log.Last()
 		view.Entries, view.Hashes = append(view.Entries, e), append(view.Hashes, hash)
 	}
 	for _, c := range checks {
 		if err := c.refuse(l); err != nil {
-			return nil, fmt.Errorf("verify the log of changes: %w", err)
+			return nil, reason.Errorf("verify the log of changes: %w", err)
 		}
 	}
 	view.Last, view.LastHash = l.log.Last()

@@ -6,12 +6,11 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
-	"fmt"
 	"io"
 	"slices"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -48,7 +47,7 @@ func GenerateClaimSecret(random io.Reader) (ClaimSecret, error) {
 // ParseClaimSecret copies the 32 bytes of a stored ClaimSecret.
 func ParseClaimSecret(b []byte) (ClaimSecret, error) { return secret.New[claimKind](b) }
 
-var errNoClaim = errors.New("the secret of the claim is empty")
+var errNoClaim = reason.New("the secret of the claim is empty")
 
 // ClaimMark is what goes before P1 and makes it a claim: mac (16) | signature (64).
 //
@@ -60,7 +59,7 @@ var errNoClaim = errors.New("the secret of the claim is empty")
 func ClaimMark(s ClaimSecret, signing ed25519.PrivateKey, p1 []byte) ([]byte, error) {
 	mac, err := claimMAC(s, p1)
 	if err != nil {
-		return nil, fmt.Errorf("make a claim: %w", err)
+		return nil, reason.Errorf("make a claim: %w", err)
 	}
 	return append(mac, ed25519.Sign(signing, claimMessage(p1))...), nil
 }
@@ -97,11 +96,11 @@ func claimMessage(p1 []byte) []byte {
 // handshake hash. It fails for an empty secret and for keys of a wrong length.
 func ClaimProof(s ClaimSecret, ra, rb, h [32]byte, sign, state ed25519.PublicKey, role byte) ([]byte, error) {
 	if s.Empty() {
-		return nil, fmt.Errorf("compute the proof of a claim: %w", errNoClaim)
+		return nil, reason.Errorf("compute the proof of a claim: %w", errNoClaim)
 	}
 	salt, err := codeSalt(h, sign, state, role)
 	if err != nil {
-		return nil, fmt.Errorf("compute the proof of a claim: %w", err)
+		return nil, reason.Errorf("compute the proof of a claim: %w", err)
 	}
 	return hkdf.Key(sha256.New, slices.Concat(s.Expose(), ra[:], rb[:]), salt[:], claimProofLabel, ClaimProofSize)
 }

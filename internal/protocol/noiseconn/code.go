@@ -5,9 +5,10 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -49,7 +50,7 @@ func Commit(rb [32]byte, state ed25519.PublicKey, role byte) [32]byte {
 }
 
 // errNoCode has a probability of 2^-97.
-var errNoCode = errors.New("these keys give no code; start the pairing again")
+var errNoCode = reason.New("these keys give no code; start the pairing again")
 
 // Code returns the number, below 10^6, that both people compare. h is the final
 // handshake hash. It fails for keys of a wrong length, and with a probability of
@@ -62,15 +63,15 @@ func Code(ra, rb, h [32]byte, sign, state ed25519.PublicKey, role byte) (uint32,
 // short one.
 func CodeDigits(ra, rb, h [32]byte, sign, state ed25519.PublicKey, role byte, modulus uint32) (uint32, error) {
 	if modulus == 0 {
-		return 0, errors.New("compute the code: the number of codes is zero")
+		return 0, reason.New("compute the code: the number of codes is zero")
 	}
 	salt, err := codeSalt(h, sign, state, role)
 	if err != nil {
-		return 0, fmt.Errorf("compute the code: %w", err)
+		return 0, reason.Errorf("compute the code: %w", err)
 	}
 	k, err := hkdf.Key(sha256.New, slices.Concat(ra[:], rb[:]), salt[:], sasLabel, 32)
 	if err != nil {
-		return 0, fmt.Errorf("compute the code: %w", err)
+		return 0, reason.Errorf("compute the code: %w", err)
 	}
 	return pickCode(k, modulus)
 }
@@ -78,7 +79,7 @@ func CodeDigits(ra, rb, h [32]byte, sign, state ed25519.PublicKey, role byte, mo
 // codeSalt is what binds the code to the ceremony, beside r_A and r_B.
 func codeSalt(h [32]byte, sign, state ed25519.PublicKey, role byte) ([32]byte, error) {
 	if len(sign) != ed25519.PublicKeySize || len(state) != ed25519.PublicKeySize {
-		return [32]byte{}, fmt.Errorf("the keys have %d and %d bytes, not %d", len(sign), len(state), ed25519.PublicKeySize)
+		return [32]byte{}, reason.Errorf("the keys have %d and %d bytes, not %d", len(sign), len(state), ed25519.PublicKeySize)
 	}
 	return sha256.Sum256(slices.Concat([]byte(sasSaltLabel), h[:], sign, state, []byte{role})), nil
 }

@@ -3,7 +3,6 @@ package noiseconn
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/flynn/noise"
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Records follow a handshake, numbered from 0 in each direction:
@@ -52,14 +53,14 @@ const (
 var (
 	// ErrRecordSize says that a record is shorter than a tag or longer than
 	// MaxCiphertext.
-	ErrRecordSize = errors.New("record of a forbidden size")
+	ErrRecordSize = reason.New("record of a forbidden size")
 	// ErrAfterClose says that bytes came after the close record.
-	ErrAfterClose = errors.New("data after the close record")
+	ErrAfterClose = reason.New("data after the close record")
 	// ErrRecord says that a record was forged, damaged, repeated or lost.
-	ErrRecord = errors.New("record refused: it is damaged or out of order")
+	ErrRecord = reason.New("record refused: it is damaged or out of order")
 	// ErrWriteClosed is returned by a write after the session has ended: after End or Close, or after
 	// a read that has found the other side's close record.
-	ErrWriteClosed = fmt.Errorf("this direction of the channel: %w", net.ErrClosed)
+	ErrWriteClosed = reason.Errorf("this direction of the channel: %w", net.ErrClosed)
 )
 
 // buffers are shared by all connections, so that an idle one holds none.
@@ -159,7 +160,7 @@ func (c *Conn) Write(p []byte) (int, error) { return c.out().write(p) }
 // WriteRecord sends p, 1 to MaxPlaintext bytes, as one record.
 func (c *Conn) WriteRecord(p []byte) error {
 	if len(p) == 0 || len(p) > MaxPlaintext {
-		return fmt.Errorf("write a record of %d bytes (1 to %d): %w", len(p), MaxPlaintext, ErrRecordSize)
+		return reason.Errorf("write a record of %d bytes (1 to %d): %w", len(p), MaxPlaintext, ErrRecordSize)
 	}
 	_, err := c.out().write(p)
 	return err
@@ -272,7 +273,7 @@ func (r *receiver) sizeLocked() (int, error) {
 	}
 	length := int(binary.BigEndian.Uint16(r.arrayLocked()[r.start:]))
 	if length < minCiphertext || length > MaxCiphertext {
-		return 0, fmt.Errorf("read a record of %d bytes: %w", length, ErrRecordSize)
+		return 0, reason.Errorf("read a record of %d bytes: %w", length, ErrRecordSize)
 	}
 	return recordHeaderSize + length, nil
 }
@@ -283,7 +284,7 @@ func (r *receiver) openLocked(size int) error {
 	r.start += size
 	plain, err := r.cipher.Decrypt(ciphertext[:0], nil, ciphertext)
 	if err != nil {
-		return r.refuseLocked(fmt.Errorf("%w (record %d)", ErrRecord, r.cipher.Nonce()))
+		return r.refuseLocked(reason.Errorf("%w (record %d)", ErrRecord, r.cipher.Nonce()))
 	}
 	rekeyIfDue(r.cipher)
 	if len(plain) > 0 {
@@ -429,7 +430,7 @@ func (s *sender) closeLocked() error {
 	s.err = ErrWriteClosed
 	if _, err := s.raw.Write(record); err != nil {
 		s.err = err
-		return fmt.Errorf("send the close record: %w", err)
+		return reason.Errorf("send the close record: %w", err)
 	}
 	return nil
 }

@@ -6,11 +6,10 @@ import (
 	"crypto/mlkem"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"io"
 	"slices"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -55,7 +54,7 @@ const (
 )
 
 // ErrMAC1 says that an R1 does not come from the holder of this PairKey.
-var ErrMAC1 = errors.New("wrong mac1")
+var ErrMAC1 = reason.New("wrong mac1")
 
 // MAC1KeyOf derives the key that checks mac1. It is the same for the life of a
 // pairing, so a Base derives it once.
@@ -65,13 +64,13 @@ func MAC1KeyOf(pair PairKey) (MAC1Key, error) {
 	}
 	b, err := hkdf.Key(sha256.New, pair.Expose(), nil, mac1Label, KeySize)
 	if err != nil {
-		return MAC1Key{}, fmt.Errorf("derive the mac1 key: %w", err)
+		return MAC1Key{}, reason.Errorf("derive the mac1 key: %w", err)
 	}
 	defer clear(b)
 	return secret.New[mac1Kind](b)
 }
 
-var errEmptyPair = errors.New("the pairing key is empty; pair first")
+var errEmptyPair = reason.New("the pairing key is empty; pair first")
 
 // MAC1 returns the mac1 that an R1 carries, unchecked; zeros if it has not R1Size
 // bytes.
@@ -123,20 +122,20 @@ type ConnectInitiator struct {
 func NewConnectInitiator(random io.Reader, static StaticKey, base PublicKey, pair PairKey, seq uint64) (*ConnectInitiator, error) {
 	key, err := MAC1KeyOf(pair)
 	if err != nil {
-		return nil, fmt.Errorf("start a connection: %w", err)
+		return nil, reason.Errorf("start a connection: %w", err)
 	}
 	defer key.Wipe()
 	kem, err := generateKEM(random)
 	if err != nil {
-		return nil, fmt.Errorf("start a connection: %w", err)
+		return nil, reason.Errorf("start a connection: %w", err)
 	}
 	c := &ConnectInitiator{pair: pair, kem: hide(kem), ek: kem.EncapsulationKey().Bytes()}
 	if c.handshake, err = newHandshake(connectSuite, true, random, static, base[:]); err != nil {
-		return nil, fmt.Errorf("start a connection: %w", err)
+		return nil, reason.Errorf("start a connection: %w", err)
 	}
 	payload := binary.BigEndian.AppendUint64(slices.Clone(c.ek), seq)
 	if c.r1, err = c.handshake.write(make([]byte, mac1Size, R1Size), payload); err != nil {
-		return nil, fmt.Errorf("write R1: %w", err)
+		return nil, reason.Errorf("write R1: %w", err)
 	}
 	copy(c.r1, mac1(key, sha256.Sum256(c.r1[mac1Size:])))
 	return c, nil
@@ -150,26 +149,26 @@ func (c *ConnectInitiator) R1() []byte { return slices.Clone(c.r1) }
 // StatusOK.
 func (c *ConnectInitiator) ReadR2(r2 []byte) (Status, *Transport, error) {
 	if c.handshake.state == nil {
-		return 0, nil, fmt.Errorf("read R2: %w", ErrOver)
+		return 0, nil, reason.Errorf("read R2: %w", ErrOver)
 	}
 	kem := c.kem()
 	c.kem = nil
 	if len(r2) != R2Size {
 		c.handshake.abandon()
-		return 0, nil, fmt.Errorf("read R2: it has %d bytes, not %d", len(r2), R2Size)
+		return 0, nil, reason.Errorf("read R2: it has %d bytes, not %d", len(r2), R2Size)
 	}
 	ct, message := r2[:mlkem.CiphertextSize768], r2[mlkem.CiphertextSize768:]
 	kemSecret, err := kem.Decapsulate(ct)
 	if err != nil {
 		c.handshake.abandon()
-		return 0, nil, fmt.Errorf("read the KEM ciphertext in R2: %w", err)
+		return 0, nil, reason.Errorf("read the KEM ciphertext in R2: %w", err)
 	}
 	if err := setConnectPSK(c.handshake, c.pair, kemSecret, c.ek, ct); err != nil {
-		return 0, nil, fmt.Errorf("set the psk for R2: %w", err)
+		return 0, nil, reason.Errorf("set the psk for R2: %w", err)
 	}
 	payload, err := c.handshake.read(message, len(message))
 	if err != nil {
-		return 0, nil, fmt.Errorf("read R2: %w", err)
+		return 0, nil, reason.Errorf("read R2: %w", err)
 	}
 	transport := c.handshake.result
 	switch status := Status(payload[0]); status {
@@ -178,7 +177,7 @@ func (c *ConnectInitiator) ReadR2(r2 []byte) (Status, *Transport, error) {
 	case StatusRevoked:
 		return status, nil, nil
 	default:
-		return 0, nil, fmt.Errorf("read R2: unknown status %d; this App may be too old", status)
+		return 0, nil, reason.Errorf("read R2: unknown status %d; this App may be too old", status)
 	}
 }
 
@@ -201,11 +200,11 @@ type ConnectResponder struct {
 func NewConnectResponder(random io.Reader, static StaticKey, pair PairKey, r1 []byte) (*ConnectResponder, error) {
 	key, err := MAC1KeyOf(pair)
 	if err != nil {
-		return nil, fmt.Errorf("answer a connection: %w", err)
+		return nil, reason.Errorf("answer a connection: %w", err)
 	}
 	defer key.Wipe()
 	if !CheckMAC1(key, r1) {
-		return nil, fmt.Errorf("read R1: %w", ErrMAC1)
+		return nil, reason.Errorf("read R1: %w", ErrMAC1)
 	}
 	return readR1(random, static, pair, r1[mac1Size:])
 }
@@ -214,17 +213,17 @@ func readR1(random io.Reader, static StaticKey, pair PairKey, message []byte) (*
 	c := &ConnectResponder{pair: pair, encapsulate: encapsulate}
 	var err error
 	if c.handshake, err = newHandshake(connectSuite, false, random, static, nil); err != nil {
-		return nil, fmt.Errorf("answer a connection: %w", err)
+		return nil, reason.Errorf("answer a connection: %w", err)
 	}
 	payload, err := c.handshake.read(message, R1Size-mac1Size)
 	if err != nil {
-		return nil, fmt.Errorf("read R1: %w", err)
+		return nil, reason.Errorf("read R1: %w", err)
 	}
 	c.ek = payload[:mlkem.EncapsulationKeySize768]
 	c.seq = binary.BigEndian.Uint64(payload[mlkem.EncapsulationKeySize768:])
 	c.peer = PublicKey(c.handshake.state().PeerStatic())
 	if c.kem, err = mlkem.NewEncapsulationKey768(c.ek); err != nil {
-		return nil, fmt.Errorf("read the KEM key in R1: %w", err)
+		return nil, reason.Errorf("read the KEM key in R1: %w", err)
 	}
 	return c, nil
 }
@@ -241,16 +240,16 @@ func (c *ConnectResponder) Seq() uint64 { return c.seq }
 func (c *ConnectResponder) WriteR2(status Status) ([]byte, *Transport, error) {
 	if status != StatusOK && status != StatusRevoked {
 		c.handshake.abandon()
-		return nil, nil, fmt.Errorf("write R2: unknown status %d", status)
+		return nil, nil, reason.Errorf("write R2: unknown status %d", status)
 	}
 	kemSecret, ct := c.encapsulate(c.kem)
 	if err := setConnectPSK(c.handshake, c.pair, kemSecret, c.ek, ct); err != nil {
-		return nil, nil, fmt.Errorf("set the psk for R2: %w", err)
+		return nil, nil, reason.Errorf("set the psk for R2: %w", err)
 	}
 	r2 := append(make([]byte, 0, R2Size), ct...)
 	r2, err := c.handshake.write(r2, []byte{byte(status)})
 	if err != nil {
-		return nil, nil, fmt.Errorf("write R2: %w", err)
+		return nil, nil, reason.Errorf("write R2: %w", err)
 	}
 	transport := c.handshake.result
 	if status != StatusOK {

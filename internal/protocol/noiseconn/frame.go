@@ -3,8 +3,9 @@ package noiseconn
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // A handshake message travels in a frame. Integers are big endian.
@@ -26,7 +27,7 @@ const (
 )
 
 // ErrFrame says that no message of this protocol has such a type and length.
-var ErrFrame = errors.New("malformed handshake frame")
+var ErrFrame = reason.New("malformed handshake frame")
 
 // FrameSizeAllowed tells whether a frame of this type may have a body of this
 // length. The sizes are exact.
@@ -46,14 +47,14 @@ func FrameSizeAllowed(typ byte, length int) bool {
 // side's ReadFrame would refuse.
 func WriteFrame(w io.Writer, typ byte, body []byte) error {
 	if !FrameSizeAllowed(typ, len(body)) {
-		return fmt.Errorf("write a frame of type %#02x with %d bytes: %w", typ, len(body), ErrFrame)
+		return reason.Errorf("write a frame of type %#02x with %d bytes: %w", typ, len(body), ErrFrame)
 	}
 	frame := make([]byte, 0, FrameHeaderSize+len(body))
 	frame = append(frame, typ)
 	frame = binary.BigEndian.AppendUint16(frame, uint16(len(body)))
 	frame = append(frame, body...)
 	if _, err := w.Write(frame); err != nil {
-		return fmt.Errorf("write a frame of type %#02x: %w", typ, err)
+		return reason.Errorf("write a frame of type %#02x: %w", typ, err)
 	}
 	return nil
 }
@@ -68,19 +69,19 @@ func WriteFrame(w io.Writer, typ byte, body []byte) error {
 func ReadFrame(r io.Reader) (typ byte, body []byte, err error) {
 	var header [FrameHeaderSize]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
-		return 0, nil, fmt.Errorf("read the header of a frame: %w", err)
+		return 0, nil, reason.Errorf("read the header of a frame: %w", err)
 	}
 	typ = header[0]
 	length := int(binary.BigEndian.Uint16(header[1:]))
 	if !FrameSizeAllowed(typ, length) {
-		return 0, nil, fmt.Errorf("read a frame of type %#02x with %d bytes: %w", typ, length, ErrFrame)
+		return 0, nil, reason.Errorf("read a frame of type %#02x with %d bytes: %w", typ, length, ErrFrame)
 	}
 	body = make([]byte, length)
 	if _, err := io.ReadFull(r, body); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return 0, nil, fmt.Errorf("read the %d bytes of a frame of type %#02x: %w", length, typ, err)
+		return 0, nil, reason.Errorf("read the %d bytes of a frame of type %#02x: %w", length, typ, err)
 	}
 	return typ, body, nil
 }

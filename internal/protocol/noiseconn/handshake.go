@@ -4,20 +4,20 @@ import (
 	"crypto/hkdf"
 	"crypto/mlkem"
 	"crypto/sha256"
-	"errors"
-	"fmt"
 	"io"
 
 	"github.com/flynn/noise"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // ErrOver is returned by every step of a handshake that is complete, was given
 // up after an error, or is called out of turn.
-var ErrOver = errors.New("this handshake is over: each step works once and any error ends it; start a new one")
+var ErrOver = reason.New("this handshake is over: each step works once and any error ends it; start a new one")
 
 // errNoPSK guards against a mistake in this package: the library would read a
 // message with an empty psk without complaint.
-var errNoPSK = errors.New("the psk of this message is not set")
+var errNoPSK = reason.New("the psk of this message is not set")
 
 // Transport is what a complete handshake leaves. NewConn takes its two cipher
 // states; a Transport therefore carries one Conn.
@@ -107,7 +107,7 @@ func (h *handshake) write(out, payload []byte) ([]byte, error) {
 func (h *handshake) read(message []byte, size int) ([]byte, error) {
 	if len(message) != size {
 		h.abandon()
-		return nil, fmt.Errorf("the message has %d bytes, not %d", len(message), size)
+		return nil, reason.Errorf("the message has %d bytes, not %d", len(message), size)
 	}
 	return h.step(false, func(state *noise.HandshakeState) ([]byte, *noise.CipherState, *noise.CipherState, error) {
 		return state.ReadMessage(nil, message)
@@ -182,7 +182,7 @@ func generateKEM(random io.Reader) (*mlkem.DecapsulationKey768, error) {
 	var seed [mlkem.SeedSize]byte
 	defer clear(seed[:])
 	if _, err := io.ReadFull(orSystem(random), seed[:]); err != nil {
-		return nil, fmt.Errorf("read %d random bytes for a KEM key: %w", len(seed), err)
+		return nil, reason.Errorf("read %d random bytes for a KEM key: %w", len(seed), err)
 	}
 	return mlkem.NewDecapsulationKey768(seed[:])
 }

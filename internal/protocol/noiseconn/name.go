@@ -1,11 +1,11 @@
 package noiseconn
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -38,13 +38,13 @@ const (
 func CheckName(name string) error {
 	switch {
 	case name == "":
-		return errors.New("the name is empty; choose one of 1 to 63 bytes")
+		return reason.New("the name is empty; choose one of 1 to 63 bytes")
 	case len(name) > MaxNameSize:
-		return fmt.Errorf("the name has %d bytes; at most %d fit", len(name), MaxNameSize)
+		return reason.Errorf("the name has %d bytes; at most %d fit", len(name), MaxNameSize)
 	case !utf8.ValidString(name):
-		return errors.New("the name is not valid UTF-8")
+		return reason.New("the name is not valid UTF-8")
 	case strings.TrimSpace(name) != name:
-		return errors.New("the name begins or ends with a space")
+		return reason.New("the name begins or ends with a space")
 	}
 	visible, afterVisible := false, false
 	for _, r := range name {
@@ -53,13 +53,13 @@ func CheckName(name string) error {
 			continue
 		}
 		if unicode.In(r, forbidden...) {
-			return fmt.Errorf("the name contains the character %U, which is invisible or a control character; leave it out", r)
+			return reason.Errorf("the name contains the character %U, which is invisible or a control character; leave it out", r)
 		}
 		afterVisible = r != brailleBlank && unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S)
 		visible = visible || afterVisible
 	}
 	if !visible {
-		return errors.New("the name has no visible character; use letters or numbers")
+		return reason.New("the name has no visible character; use letters or numbers")
 	}
 	return nil
 }
@@ -78,11 +78,11 @@ func appendName(b []byte, name string) ([]byte, error) {
 func parseName(field []byte) (string, error) {
 	length := int(field[0])
 	if length > MaxNameSize {
-		return "", fmt.Errorf("the length of the name is %d; at most %d is possible", length, MaxNameSize)
+		return "", reason.Errorf("the length of the name is %d; at most %d is possible", length, MaxNameSize)
 	}
 	for _, b := range field[1+length:] {
 		if b != 0 {
-			return "", errors.New("the name is not padded with zeros")
+			return "", reason.New("the name is not padded with zeros")
 		}
 	}
 	name := string(field[1 : 1+length])

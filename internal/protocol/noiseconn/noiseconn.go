@@ -39,11 +39,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"io"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -113,7 +112,7 @@ type StaticKey struct {
 func GenerateStatic(random io.Reader) (StaticKey, error) {
 	key, err := secret.Generate[staticKind](random)
 	if err != nil {
-		return StaticKey{}, fmt.Errorf("generate a static key: %w", err)
+		return StaticKey{}, reason.Errorf("generate a static key: %w", err)
 	}
 	return parseStatic(key)
 }
@@ -122,7 +121,7 @@ func GenerateStatic(random io.Reader) (StaticKey, error) {
 func ParseStatic(b []byte) (StaticKey, error) {
 	key, err := secret.New[staticKind](b)
 	if err != nil {
-		return StaticKey{}, fmt.Errorf("parse a static key: %w", err)
+		return StaticKey{}, reason.Errorf("parse a static key: %w", err)
 	}
 	return parseStatic(key)
 }
@@ -130,13 +129,13 @@ func ParseStatic(b []byte) (StaticKey, error) {
 func parseStatic(key secret.Key[staticKind]) (StaticKey, error) {
 	parsed, err := ecdh.X25519().NewPrivateKey(key.Expose())
 	if err != nil {
-		return StaticKey{}, fmt.Errorf("parse a static key: %w", err)
+		return StaticKey{}, reason.Errorf("parse a static key: %w", err)
 	}
 	return StaticKey{Key: key, parsed: hide(&parsedStatic{key: parsed})}, nil
 }
 
 // errEmptyStatic is a mistake of the caller.
-var errEmptyStatic = errors.New("the static key is empty; generate or parse one first")
+var errEmptyStatic = reason.New("the static key is empty; generate or parse one first")
 
 // PublicKey is an X25519 public key. It is comparable.
 type PublicKey [KeySize]byte

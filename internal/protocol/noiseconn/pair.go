@@ -3,9 +3,10 @@ package noiseconn
 import (
 	"crypto/mlkem"
 	"crypto/sha256"
-	"fmt"
 	"io"
 	"slices"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const pairPSKLabel = "bitbox-base pair psk v1"
@@ -25,14 +26,14 @@ func NewPairInitiator(random io.Reader, static StaticKey) (*PairInitiator, error
 	p := &PairInitiator{}
 	kem, err := generateKEM(random)
 	if err != nil {
-		return nil, fmt.Errorf("start a pairing: %w", err)
+		return nil, reason.Errorf("start a pairing: %w", err)
 	}
 	p.kem, p.ek = hide(kem), kem.EncapsulationKey().Bytes()
 	if p.handshake, err = newHandshake(pairSuite, true, random, static, nil); err != nil {
-		return nil, fmt.Errorf("start a pairing: %w", err)
+		return nil, reason.Errorf("start a pairing: %w", err)
 	}
 	if p.p1, err = p.handshake.write(make([]byte, 0, P1Size), p.ek); err != nil {
-		return nil, fmt.Errorf("write P1: %w", err)
+		return nil, reason.Errorf("write P1: %w", err)
 	}
 	return p, nil
 }
@@ -47,16 +48,16 @@ func (p *PairInitiator) ReadP2(p2 []byte) (commitment [sha256.Size]byte, err err
 	p.kem = nil
 	payload, err := p.handshake.read(p2, P2Size)
 	if err != nil {
-		return commitment, fmt.Errorf("read P2: %w", err)
+		return commitment, reason.Errorf("read P2: %w", err)
 	}
 	ct := payload[:mlkem.CiphertextSize768]
 	secret, err := kem().Decapsulate(ct)
 	if err != nil {
 		p.handshake.abandon()
-		return commitment, fmt.Errorf("read the KEM ciphertext in P2: %w", err)
+		return commitment, reason.Errorf("read the KEM ciphertext in P2: %w", err)
 	}
 	if err := setPairPSK(p.handshake, secret, p.ek, ct); err != nil {
-		return commitment, fmt.Errorf("set the psk after P2: %w", err)
+		return commitment, reason.Errorf("set the psk after P2: %w", err)
 	}
 	return [sha256.Size]byte(payload[mlkem.CiphertextSize768:]), nil
 }
@@ -67,11 +68,11 @@ func (p *PairInitiator) WriteP3(payload *P3Payload) (p3 []byte, t *Transport, er
 	b, err := payload.Marshal()
 	if err != nil {
 		p.handshake.abandon()
-		return nil, nil, fmt.Errorf("write P3: %w", err)
+		return nil, nil, reason.Errorf("write P3: %w", err)
 	}
 	p3, err = p.handshake.write(make([]byte, 0, P3Size), b)
 	if err != nil {
-		return nil, nil, fmt.Errorf("write P3: %w", err)
+		return nil, nil, reason.Errorf("write P3: %w", err)
 	}
 	return p3, p.handshake.result, nil
 }
@@ -91,13 +92,13 @@ func NewPairResponder(random io.Reader, static StaticKey, p1 []byte) (*PairRespo
 	p := &PairResponder{encapsulate: encapsulate}
 	var err error
 	if p.handshake, err = newHandshake(pairSuite, false, random, static, nil); err != nil {
-		return nil, fmt.Errorf("answer a pairing: %w", err)
+		return nil, reason.Errorf("answer a pairing: %w", err)
 	}
 	if p.ek, err = p.handshake.read(p1, P1Size); err != nil {
-		return nil, fmt.Errorf("read P1: %w", err)
+		return nil, reason.Errorf("read P1: %w", err)
 	}
 	if p.kem, err = mlkem.NewEncapsulationKey768(p.ek); err != nil {
-		return nil, fmt.Errorf("read the KEM key in P1: %w", err)
+		return nil, reason.Errorf("read the KEM key in P1: %w", err)
 	}
 	return p, nil
 }
@@ -107,10 +108,10 @@ func (p *PairResponder) WriteP2(commitment [sha256.Size]byte) ([]byte, error) {
 	secret, ct := p.encapsulate(p.kem)
 	p2, err := p.handshake.write(make([]byte, 0, P2Size), slices.Concat(ct, commitment[:]))
 	if err != nil {
-		return nil, fmt.Errorf("write P2: %w", err)
+		return nil, reason.Errorf("write P2: %w", err)
 	}
 	if err := setPairPSK(p.handshake, secret, p.ek, ct); err != nil {
-		return nil, fmt.Errorf("set the psk after P2: %w", err)
+		return nil, reason.Errorf("set the psk after P2: %w", err)
 	}
 	return p2, nil
 }
@@ -121,7 +122,7 @@ func (p *PairResponder) WriteP2(commitment [sha256.Size]byte) ([]byte, error) {
 func (p *PairResponder) ReadP3(p3 []byte) (payload []byte, t *Transport, err error) {
 	payload, err = p.handshake.read(p3, P3Size)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read P3: %w", err)
+		return nil, nil, reason.Errorf("read P3: %w", err)
 	}
 	return payload, p.handshake.result, nil
 }

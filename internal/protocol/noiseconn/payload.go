@@ -4,11 +4,10 @@ import (
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
-	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Sizes of the payloads of a pairing in bytes.
@@ -40,7 +39,7 @@ type P3Payload struct {
 // publickey.CheckSigning refuses and a name that CheckName refuses.
 func (p *P3Payload) Marshal() ([]byte, error) {
 	if err := publickey.CheckSigning(p.SigningKey); err != nil {
-		return nil, fmt.Errorf("the App's key in P3: %w", err)
+		return nil, reason.Errorf("the App's key in P3: %w", err)
 	}
 	b := make([]byte, 0, P3PayloadSize)
 	b = append(b, p.RA[:]...)
@@ -51,14 +50,14 @@ func (p *P3Payload) Marshal() ([]byte, error) {
 // ParseP3Payload is the reverse of Marshal and accepts nothing else.
 func ParseP3Payload(b []byte) (*P3Payload, error) {
 	if len(b) != P3PayloadSize {
-		return nil, fmt.Errorf("the payload of P3 has %d bytes, not %d", len(b), P3PayloadSize)
+		return nil, reason.Errorf("the payload of P3 has %d bytes, not %d", len(b), P3PayloadSize)
 	}
 	if err := publickey.CheckSigning(b[32:64]); err != nil {
-		return nil, fmt.Errorf("the App's key in P3: %w", err)
+		return nil, reason.Errorf("the App's key in P3: %w", err)
 	}
 	name, err := parseName(b[64:])
 	if err != nil {
-		return nil, fmt.Errorf("the App's name in P3: %w", err)
+		return nil, reason.Errorf("the App's name in P3: %w", err)
 	}
 	return &P3Payload{RA: [32]byte(b), SigningKey: slices.Clone(b[32:64]), Name: name}, nil
 }
@@ -82,7 +81,7 @@ type P4 struct {
 // refuses and a name that CheckName refuses.
 func (p *P4) Marshal() ([]byte, error) {
 	if err := publickey.CheckSigning(p.StateKey); err != nil {
-		return nil, fmt.Errorf("the Base's key in P4: %w", err)
+		return nil, reason.Errorf("the Base's key in P4: %w", err)
 	}
 	b := make([]byte, 0, P4Size)
 	b = append(b, p.RB[:]...)
@@ -95,14 +94,14 @@ func (p *P4) Marshal() ([]byte, error) {
 // that the role exists, nor that RB opens the commitment.
 func ParseP4(b []byte) (*P4, error) {
 	if len(b) != P4Size {
-		return nil, fmt.Errorf("P4 has %d bytes, not %d", len(b), P4Size)
+		return nil, reason.Errorf("P4 has %d bytes, not %d", len(b), P4Size)
 	}
 	if err := publickey.CheckSigning(b[32:64]); err != nil {
-		return nil, fmt.Errorf("the Base's key in P4: %w", err)
+		return nil, reason.Errorf("the Base's key in P4: %w", err)
 	}
 	name, err := parseName(b[65:])
 	if err != nil {
-		return nil, fmt.Errorf("the Base's name in P4: %w", err)
+		return nil, reason.Errorf("the Base's name in P4: %w", err)
 	}
 	return &P4{RB: [32]byte(b), StateKey: slices.Clone(b[32:64]), Role: b[64], Name: name}, nil
 }
@@ -119,13 +118,13 @@ const (
 
 // ErrRejected is returned in place of a Confirm when the other side's user said
 // no.
-var ErrRejected = errors.New("the other side rejected the pairing")
+var ErrRejected = reason.New("the other side rejected the pairing")
 
 // MarshalAppConfirm returns the App's Confirm with its signature by K_sign over
 // EnrolMessage.
 func MarshalAppConfirm(signature []byte) ([]byte, error) {
 	if len(signature) != ed25519.SignatureSize {
-		return nil, fmt.Errorf("the signature has %d bytes, not %d", len(signature), ed25519.SignatureSize)
+		return nil, reason.Errorf("the signature has %d bytes, not %d", len(signature), ed25519.SignatureSize)
 	}
 	return append([]byte{RecordConfirm}, signature...), nil
 }
@@ -134,7 +133,7 @@ func MarshalAppConfirm(signature []byte) ([]byte, error) {
 func ParseAppConfirm(record []byte) (signature []byte, err error) {
 	body, err := parseConfirm(record)
 	if err != nil {
-		return nil, fmt.Errorf("the App's answer: %w", err)
+		return nil, reason.Errorf("the App's answer: %w", err)
 	}
 	return slices.Clone(body), nil
 }
@@ -142,7 +141,7 @@ func ParseAppConfirm(record []byte) (signature []byte, err error) {
 // MarshalBaseConfirm returns the Base's Confirm with the two keys it hands out.
 func MarshalBaseConfirm(pair PairKey, discovery DiscoveryKey) ([]byte, error) {
 	if pair.Empty() || discovery.Empty() {
-		return nil, errors.New("confirm a pairing: a key is empty")
+		return nil, reason.New("confirm a pairing: a key is empty")
 	}
 	return slices.Concat([]byte{RecordConfirm}, pair.Expose(), discovery.Expose()), nil
 }
@@ -150,7 +149,7 @@ func MarshalBaseConfirm(pair PairKey, discovery DiscoveryKey) ([]byte, error) {
 // ParseBaseConfirm returns the two keys, or ErrRejected.
 func ParseBaseConfirm(record []byte) (PairKey, DiscoveryKey, error) {
 	fail := func(err error) (PairKey, DiscoveryKey, error) {
-		return PairKey{}, DiscoveryKey{}, fmt.Errorf("the Base's answer: %w", err)
+		return PairKey{}, DiscoveryKey{}, reason.Errorf("the Base's answer: %w", err)
 	}
 	body, err := parseConfirm(record)
 	if err != nil {
@@ -177,7 +176,7 @@ func parseConfirm(record []byte) (body []byte, err error) {
 	case len(record) == ConfirmSize && record[0] == RecordConfirm:
 		return record[1:], nil
 	}
-	return nil, fmt.Errorf("%d bytes are neither Confirm nor Reject", len(record))
+	return nil, reason.Errorf("%d bytes are neither Confirm nor Reject", len(record))
 }
 
 // DiscoveryID is the TXT value `id` for the TXT value `n` (nonce): by it a paired

@@ -4,7 +4,6 @@ import (
 	"crypto/cipher"
 	"crypto/ecdh"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"sync"
 
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // parsedStatic is a static key ready to compute with. Parsing one computes its
@@ -71,11 +71,11 @@ func (d *handshakeDH) GenerateKeypair(random io.Reader) (noise.DHKey, error) {
 	var b [KeySize]byte
 	defer clear(b[:])
 	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return noise.DHKey{}, fmt.Errorf("read %d random bytes for an ephemeral key: %w", KeySize, err)
+		return noise.DHKey{}, reason.Errorf("read %d random bytes for an ephemeral key: %w", KeySize, err)
 	}
 	key, err := ecdh.X25519().NewPrivateKey(b[:])
 	if err != nil {
-		return noise.DHKey{}, fmt.Errorf("make an ephemeral key: %w", err)
+		return noise.DHKey{}, reason.Errorf("make an ephemeral key: %w", err)
 	}
 	d.ephemeral = key
 	return noise.DHKey{Private: ephemeralHandle, Public: key.PublicKey().Bytes()}, nil

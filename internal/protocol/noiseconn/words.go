@@ -6,10 +6,10 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const wordsLabel = "bitbox-base words v1"
@@ -29,11 +29,11 @@ type Words [WordsSize]byte
 func ComputeWords(ra, rb, h [32]byte, sign, state ed25519.PublicKey, role byte) (Words, error) {
 	salt, err := codeSalt(h, sign, state, role)
 	if err != nil {
-		return Words{}, fmt.Errorf("compute the words: %w", err)
+		return Words{}, reason.Errorf("compute the words: %w", err)
 	}
 	k, err := hkdf.Key(sha256.New, slices.Concat(ra[:], rb[:]), salt[:], wordsLabel, WordsSize)
 	if err != nil {
-		return Words{}, fmt.Errorf("compute the words: %w", err)
+		return Words{}, reason.Errorf("compute the words: %w", err)
 	}
 	return Words(k), nil
 }
@@ -63,7 +63,7 @@ func (w Words) String() string {
 }
 
 // ErrWords: a text is not six words.
-var ErrWords = errors.New("there must be six words of five letters each, such as lusab-babad-gutih-tugad-gutuk-bisog")
+var ErrWords = reason.New("there must be six words of five letters each, such as lusab-babad-gutih-tugad-gutuk-bisog")
 
 // ParseWords reads what String writes. Capitals, and spaces or hyphens anywhere, do not
 // matter; everything else does.
@@ -76,7 +76,7 @@ func ParseWords(text string) (Words, error) {
 		return r
 	}, strings.ToLower(text))
 	if len(letters) != wordCount*wordSize {
-		return Words{}, fmt.Errorf("%w: %d letters came, not %d", ErrWords, len(letters), wordCount*wordSize)
+		return Words{}, reason.Errorf("%w: %d letters came, not %d", ErrWords, len(letters), wordCount*wordSize)
 	}
 	var w Words
 	for i := range wordCount {
@@ -89,7 +89,7 @@ func ParseWords(text string) (Words, error) {
 			}
 			index := strings.IndexByte(alphabet, word[at])
 			if index < 0 {
-				return Words{}, fmt.Errorf("%w: word %d is not one of these words", ErrWords, i+1)
+				return Words{}, reason.Errorf("%w: word %d is not one of these words", ErrWords, i+1)
 			}
 			n = n<<bits | uint16(index)
 		}

@@ -2,11 +2,11 @@ package pairing
 
 import (
 	"context"
-	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Over is a Port that marshals each request for carry, which brings back the marshalled
@@ -20,14 +20,14 @@ type carrier func(ctx context.Context, request []byte) ([]byte, error)
 func (c carrier) Call(ctx context.Context, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
 	b, err := proto.Marshal(request)
 	if err != nil {
-		return nil, fmt.Errorf("write the request: %w", err)
+		return nil, reason.Errorf("write the request: %w", err)
 	}
 	if b, err = c(ctx, b); err != nil {
 		return nil, err
 	}
 	reply := &systemv1.AuthorityReply{}
 	if err := proto.Unmarshal(b, reply); err != nil {
-		return nil, fmt.Errorf("read the authority's reply: %w", err)
+		return nil, reason.Errorf("read the authority's reply: %w", err)
 	}
 	return reply, nil
 }

@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
-	"fmt"
 	"net/netip"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Client speaks to the authority through a Port. A refusal comes back as *Error.
@@ -185,10 +185,10 @@ func CeremonyIDOf(snapshot *systemv1.Snapshot) (id CeremonyID, ok bool) {
 func (c Client) call(ctx context.Context, what string, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
 	reply, err := c.Call(ctx, request)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, reason.Errorf("%s: %w", what, err)
 	}
 	if reply.GetErrorCode() != "" {
-		return nil, fmt.Errorf("%s: %w", what, &Error{Code(reply.GetErrorCode()), reply.GetErrorMessage()})
+		return nil, reason.Errorf("%s: %w", what, &Error{Code(reply.GetErrorCode()), reply.GetErrorMessage()})
 	}
 	return reply, nil
 }

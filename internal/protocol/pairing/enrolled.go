@@ -1,10 +1,9 @@
 package pairing
 
 import (
-	"fmt"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Enrolled is an active key of a registry.
@@ -20,7 +19,7 @@ type Enrolled struct {
 func ParseRegistry(saved []byte) ([]Enrolled, error) {
 	r, err := parseRegistry(saved)
 	if err != nil {
-		return nil, fmt.Errorf("read the registry of enrolled keys: %w", err)
+		return nil, reason.Errorf("read the registry of enrolled keys: %w", err)
 	}
 	var list []Enrolled
 	for _, e := range r {
@@ -38,7 +37,7 @@ func NewRegistry(list ...Enrolled) ([]byte, error) {
 	}
 	saved := r.marshal()
 	if _, err := parseRegistry(saved); err != nil {
-		return nil, fmt.Errorf("make a registry of enrolled keys: %w", err)
+		return nil, reason.Errorf("make a registry of enrolled keys: %w", err)
 	}
 	return saved, nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -16,6 +15,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -157,18 +157,18 @@ func NewMachine(config Config) (*Machine, error) {
 		m.isOwner = m.activeOwner
 	}
 	if m.baseName == nil {
-		return nil, errors.New("make the ceremony authority: no name of the Base is given")
+		return nil, reason.New("make the ceremony authority: no name of the Base is given")
 	}
 	if err := noiseconn.CheckName(m.baseName()); err != nil {
-		return nil, fmt.Errorf("make the ceremony authority: the name of the Base: %w", err)
+		return nil, reason.Errorf("make the ceremony authority: the name of the Base: %w", err)
 	}
 	if config.StateKey.Empty() {
-		return nil, errors.New("make the ceremony authority: its signing key is empty")
+		return nil, reason.New("make the ceremony authority: its signing key is empty")
 	}
 	m.stateKey = ed25519.NewKeyFromSeed(config.StateKey.Expose()).Public().(ed25519.PublicKey)
 	var err error
 	if m.registry, err = parseRegistry(config.Registry); err != nil {
-		return nil, fmt.Errorf("read the registry of enrolled keys: %w", err)
+		return nil, reason.Errorf("read the registry of enrolled keys: %w", err)
 	}
 	if config.Claim != nil && !m.registry.hasOwner(activeOnly) {
 		m.claim = newClaim(*config.Claim, config.WallClock)

@@ -2,14 +2,13 @@ package pairing
 
 import (
 	"crypto/ed25519"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // entry is one enrolled key.
@@ -110,23 +109,23 @@ func parseRegistry(b []byte) (registry, error) {
 		return nil, nil
 	}
 	if len(b) < 2 {
-		return nil, fmt.Errorf("it is damaged: %d bytes are too few", len(b))
+		return nil, reason.Errorf("it is damaged: %d bytes are too few", len(b))
 	}
 	if b[0] != registryVersion {
-		return nil, fmt.Errorf("it has version %d, and this program knows version %d; install the version that wrote it, or a newer one", b[0], registryVersion)
+		return nil, reason.Errorf("it has version %d, and this program knows version %d; install the version that wrote it, or a newer one", b[0], registryVersion)
 	}
 	count := int(b[1])
 	if count > MaxKeys || len(b) != 2+count*entrySize {
-		return nil, fmt.Errorf("it is damaged: %d bytes with %d keys", len(b), count)
+		return nil, reason.Errorf("it is damaged: %d bytes with %d keys", len(b), count)
 	}
 	var r registry
 	for field := range slices.Chunk(b[2:], entrySize) {
 		e, err := parseEntry(field)
 		if err != nil {
-			return nil, fmt.Errorf("it is damaged: key %d: %w", len(r)+1, err)
+			return nil, reason.Errorf("it is damaged: key %d: %w", len(r)+1, err)
 		}
 		if r.find(e.signingKey[:]) != nil || r.hasAppKey(e.appKey) {
-			return nil, fmt.Errorf("it is damaged: key %d is there twice", len(r)+1)
+			return nil, reason.Errorf("it is damaged: key %d is there twice", len(r)+1)
 		}
 		r = append(r, e)
 	}
@@ -136,10 +135,10 @@ func parseRegistry(b []byte) (registry, error) {
 func parseEntry(b []byte) (entry, error) {
 	role, length, name := basev1.Role(b[64]), int(b[65]), b[66:]
 	if !roleExists(role) {
-		return entry{}, fmt.Errorf("there is no role %d", role)
+		return entry{}, reason.Errorf("there is no role %d", role)
 	}
 	if length > len(name) || slices.ContainsFunc(name[min(length, len(name)):], func(c byte) bool { return c != 0 }) {
-		return entry{}, errors.New("the name's length is wrong")
+		return entry{}, reason.New("the name's length is wrong")
 	}
 	if err := noiseconn.CheckName(string(name[:length])); err != nil {
 		return entry{}, err

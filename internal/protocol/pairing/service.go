@@ -2,13 +2,13 @@ package pairing
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // WatchTime is how long a Watch waits for a change at most.
@@ -84,7 +84,7 @@ func (p port) Call(ctx context.Context, request *systemv1.AuthorityRequest) (*sy
 }
 
 // ErrClosed is returned by a Call to a Service that was closed.
-var ErrClosed = errors.New("the ceremony authority has been shut down")
+var ErrClosed = reason.New("the ceremony authority has been shut down")
 
 // Call answers one request. A Watch waits until something changes, for at most
 // WatchTime, and as long as ctx lives.

@@ -3,13 +3,13 @@ package posture
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The limits of the history that a Base keeps: beyond either one the older half is
@@ -22,21 +22,21 @@ const (
 // Errors of the chain. Each is one reason why a document or a restriction is not
 // the next one.
 var (
-	ErrVersion       = errors.New("it was made by another version of the software; update the App or the Base, whichever is older")
-	ErrWrongBase     = errors.New("it was made for another Base")
-	ErrWrongEpoch    = errors.New("it was made before the Base was reset or restored (or after); fetch the posture again, and sign again")
-	ErrNotOwner      = errors.New("its signer is not an owner's App in the previous revision; an owner has to sign")
-	ErrNotHelper     = errors.New("its origin is the Base itself, but it was not signed with the Base's key")
-	ErrRevisionTaken = errors.New("its revision is already taken; check the difference and sign again")
-	ErrRevisionAhead = errors.New("an earlier revision is missing; fetch the posture again")
-	ErrFork          = errors.New("it continues another history than this one")
-	ErrSeen          = errors.New("the restriction that it names as the last one seen is not the one here; fetch the posture again")
-	ErrLift          = errors.New("it lifts a restriction that it may not lift")
-	ErrApps          = errors.New("it lists an App that was not paired at the Base, or with other details; only a pairing at the Base adds an App, and its key, its id and, with a raised role, its name must not change")
-	ErrLastOwner     = errors.New("no owner would be left; keep at least one")
-	ErrLeaseGrant    = errors.New("it continues a lease that the previous revision does not have; grant it in this revision")
-	ErrOrigin        = errors.New("its origin does not fit what it changes")
-	ErrNumber        = errors.New("its number or revision is not the next one")
+	ErrVersion       = reason.New("it was made by another version of the software; update the App or the Base, whichever is older")
+	ErrWrongBase     = reason.New("it was made for another Base")
+	ErrWrongEpoch    = reason.New("it was made before the Base was reset or restored (or after); fetch the posture again, and sign again")
+	ErrNotOwner      = reason.New("its signer is not an owner's App in the previous revision; an owner has to sign")
+	ErrNotHelper     = reason.New("its origin is the Base itself, but it was not signed with the Base's key")
+	ErrRevisionTaken = reason.New("its revision is already taken; check the difference and sign again")
+	ErrRevisionAhead = reason.New("an earlier revision is missing; fetch the posture again")
+	ErrFork          = reason.New("it continues another history than this one")
+	ErrSeen          = reason.New("the restriction that it names as the last one seen is not the one here; fetch the posture again")
+	ErrLift          = reason.New("it lifts a restriction that it may not lift")
+	ErrApps          = reason.New("it lists an App that was not paired at the Base, or with other details; only a pairing at the Base adds an App, and its key, its id and, with a raised role, its name must not change")
+	ErrLastOwner     = reason.New("no owner would be left; keep at least one")
+	ErrLeaseGrant    = reason.New("it continues a lease that the previous revision does not have; grant it in this revision")
+	ErrOrigin        = reason.New("its origin does not fit what it changes")
+	ErrNumber        = reason.New("its number or revision is not the next one")
 )
 
 // chain is the documents and the restrictions, verified. The helper appends to
@@ -146,7 +146,7 @@ func (c *chain) next(p Posture) *systemv1.PostureDocument {
 func (c *chain) back(revision uint64) (Posture, error) {
 	first := c.entries[0].doc.GetRevision()
 	if revision < first || revision >= c.revision() {
-		return Posture{}, fmt.Errorf("go back to revision %d: those that are kept are %d to %d", revision, first, c.revision()-1)
+		return Posture{}, reason.Errorf("go back to revision %d: those that are kept are %d to %d", revision, first, c.revision()-1)
 	}
 	now, p := c.tip().posture, c.entries[revision-first].posture
 	p.Apps = slices.Clone(now.Apps)
@@ -276,13 +276,13 @@ func (c *chain) refuseLifts(d *candidate) error {
 		at := slices.IndexFunc(active, func(r Restriction) bool { return r.Number == number })
 		switch {
 		case slices.Contains(d.doc.GetLifts()[:i], number):
-			return fmt.Errorf("restriction %d twice: %w", number, ErrLift)
+			return reason.Errorf("restriction %d twice: %w", number, ErrLift)
 		case number > d.doc.GetRestrictionSeen():
-			return fmt.Errorf("restriction %d, but its signer has seen only up to %d: %w", number, d.doc.GetRestrictionSeen(), ErrLift)
+			return reason.Errorf("restriction %d, but its signer has seen only up to %d: %w", number, d.doc.GetRestrictionSeen(), ErrLift)
 		case at < 0:
-			return fmt.Errorf("restriction %d, which is not in force: %w", number, ErrLift)
+			return reason.Errorf("restriction %d, which is not in force: %w", number, ErrLift)
 		case !active[at].liftable():
-			return fmt.Errorf("restriction %d, which ended a lease or cut an App off for good: %w", number, ErrLift)
+			return reason.Errorf("restriction %d, which ended a lease or cut an App off for good: %w", number, ErrLift)
 		}
 	}
 	return nil
@@ -300,7 +300,7 @@ func (c *chain) refuseApps(d *candidate) error {
 	for _, app := range d.posture.Apps {
 		was, found := findApp(c.tip().posture.Apps, app.SigningKey)
 		if !found || app.ID != was.ID || app.Role > was.Role && app.Name != was.Name {
-			return fmt.Errorf("%q: %w", app.Name, ErrApps)
+			return reason.Errorf("%q: %w", app.Name, ErrApps)
 		}
 	}
 	return nil
@@ -314,7 +314,7 @@ func (c *chain) refuseLeases(d *candidate) error {
 	for _, g := range d.posture.grants() {
 		was, found := c.tip().posture.lease(g.Kind)
 		if g.GrantedIn != d.doc.GetRevision() && !(found && was == g.Lease) {
-			return fmt.Errorf("%s, granted in %d: %w", g.Kind, g.GrantedIn, ErrLeaseGrant)
+			return reason.Errorf("%s, granted in %d: %w", g.Kind, g.GrantedIn, ErrLeaseGrant)
 		}
 	}
 	return nil
@@ -352,7 +352,7 @@ func checkNote(note string) error {
 		return nil
 	}
 	if err := noiseconn.CheckName(note); err != nil {
-		return &FieldError{Field: "note", Problem: "cannot be shown: " + err.Error()}
+		return &FieldError{Field: "note", Problem: "cannot be shown: " + reason.Of(err)}
 	}
 	return nil
 }
@@ -420,7 +420,7 @@ func (c *chain) restrict(raw []byte) error {
 	}
 	for _, check := range c.restrictionChecks {
 		if err := check.refuse(c, m, r); err != nil {
-			return fmt.Errorf("restriction %d: %w", r.Number, err)
+			return reason.Errorf("restriction %d: %w", r.Number, err)
 		}
 	}
 	c.links = append(c.links, link{Restriction: r, hash: hashOf(labelRestriction, raw)})
@@ -448,7 +448,7 @@ func verifyChain(base SigningKey, m *systemv1.PostureChain) (*chain, error) {
 		return nil, err
 	}
 	if err := c.begin(m.GetAnchor()); err != nil {
-		return nil, fmt.Errorf("anchor of the posture's history: %w", err)
+		return nil, reason.Errorf("anchor of the posture's history: %w", err)
 	}
 	return c, c.replay(m.GetDocuments(), m.GetRestrictions())
 }
@@ -478,7 +478,7 @@ func (c *chain) replay(documents []*systemv1.Signed, restrictions [][]byte) erro
 			return err
 		}
 		if err := c.check(d); err != nil {
-			return fmt.Errorf("document for revision %d: %w", d.doc.GetRevision(), err)
+			return reason.Errorf("document for revision %d: %w", d.doc.GetRevision(), err)
 		}
 		c.append(d)
 		documents = documents[1:]

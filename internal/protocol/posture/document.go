@@ -4,10 +4,10 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -59,7 +59,7 @@ type Epoch [16]byte
 func (e Epoch) String() string { return hex.EncodeToString(e[:]) }
 
 // ErrSignature: a signature does not fit.
-var ErrSignature = errors.New("the signature does not fit; it was made with another key or over other bytes")
+var ErrSignature = reason.New("the signature does not fit; it was made with another key or over other bytes")
 
 // PublicKey returns the public key of a seed.
 func PublicKey[Kind any](seed secret.Key[Kind]) SigningKey {

@@ -2,9 +2,9 @@ package posture
 
 import (
 	"bytes"
-	"fmt"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -22,7 +22,7 @@ func Unseal(label string, sealed []byte, signer SigningKey) ([]byte, error) {
 		return nil, err
 	}
 	if !bytes.Equal(signed.GetSigner(), signer[:]) {
-		return nil, fmt.Errorf("%w: it was signed by %x", ErrNotHelper, signed.GetSigner())
+		return nil, reason.Errorf("%w: it was signed by %x", ErrNotHelper, signed.GetSigner())
 	}
 	return signed.GetMessage(), verify(label, &signed)
 }

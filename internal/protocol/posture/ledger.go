@@ -15,6 +15,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Times of the Ledger.
@@ -34,16 +35,16 @@ const maxChallenges = 16
 
 // Errors of the Ledger.
 var (
-	ErrChallenge      = errors.New("its challenge is not one that the Base gave out in the last two minutes, or was used; fetch a new one and sign again")
-	ErrBusy           = errors.New("another change is being applied or on trial; wait until it is confirmed or undone, at most a minute or two")
-	ErrNoTry          = errors.New("no change is on trial; it was undone, or already confirmed")
-	ErrWrongTry       = errors.New("it confirms another change than the one on trial, or was signed by another App")
-	ErrNoOwnerAnyMore = errors.New("the change would take away its signer's role of owner, so it cannot be tried; sign it to hold at once")
-	ErrOldConnection  = errors.New("it came over a connection from before the change; connect again and confirm again")
-	ErrState          = errors.New("the saved posture cannot be used; the Base keeps to what is closed: restore the file, or reset the Base at its console")
-	ErrKnownApp       = errors.New("this App is already known; a pairing needs a fresh key")
-	ErrTooNew         = errors.New("it forbids the version that runs; install the newer one first, then forbid what is older")
-	ErrCutOff         = errors.New("it raises an App that was cut off for good; pair it again")
+	ErrChallenge      = reason.New("its challenge is not one that the Base gave out in the last two minutes, or was used; fetch a new one and sign again")
+	ErrBusy           = reason.New("another change is being applied or on trial; wait until it is confirmed or undone, at most a minute or two")
+	ErrNoTry          = reason.New("no change is on trial; it was undone, or already confirmed")
+	ErrWrongTry       = reason.New("it confirms another change than the one on trial, or was signed by another App")
+	ErrNoOwnerAnyMore = reason.New("the change would take away its signer's role of owner, so it cannot be tried; sign it to hold at once")
+	ErrOldConnection  = reason.New("it came over a connection from before the change; connect again and confirm again")
+	ErrState          = reason.New("the saved posture cannot be used; the Base keeps to what is closed: restore the file, or reset the Base at its console")
+	ErrKnownApp       = reason.New("this App is already known; a pairing needs a fresh key")
+	ErrTooNew         = reason.New("it forbids the version that runs; install the newer one first, then forbid what is older")
+	ErrCutOff         = reason.New("it raises an App that was cut off for good; pair it again")
 )
 
 // Config is what a Ledger needs.
@@ -127,10 +128,10 @@ const (
 
 func newLedger(config Config, now time.Duration) (*Ledger, error) {
 	if config.StateSeed.Empty() {
-		return nil, errors.New("open the posture's ledger: there is no key to sign its reports with")
+		return nil, reason.New("open the posture's ledger: there is no key to sign its reports with")
 	}
 	if config.BootID == "" {
-		return nil, errors.New("open the posture's ledger: without an id of the boot no lease can be counted")
+		return nil, reason.New("open the posture's ledger: without an id of the boot no lease can be counted")
 	}
 	if config.Random == nil {
 		config.Random = rand.Reader
@@ -153,14 +154,14 @@ func New(config Config, factory Posture, now time.Duration) (*Ledger, Output, er
 		return nil, Output{}, err
 	}
 	if err := factory.Validate(); err != nil {
-		return nil, Output{}, fmt.Errorf("factory posture: %w", err)
+		return nil, Output{}, reason.Errorf("factory posture: %w", err)
 	}
 	if len(factory.grants()) > 0 || len(factory.Apps) > 0 {
-		return nil, Output{}, errors.New("factory posture: it must not grant a lease nor list an App")
+		return nil, Output{}, reason.New("factory posture: it must not grant a lease nor list an App")
 	}
 	var epoch Epoch
 	if _, err := io.ReadFull(l.config.Random, epoch[:]); err != nil {
-		return nil, Output{}, fmt.Errorf("draw %d random bytes for the epoch: %w", len(epoch), err)
+		return nil, Output{}, reason.Errorf("draw %d random bytes for the epoch: %w", len(epoch), err)
 	}
 	base := PublicKey(config.StateSeed)
 	doc := &systemv1.PostureDocument{
@@ -173,7 +174,7 @@ func New(config Config, factory Posture, now time.Duration) (*Ledger, Output, er
 	}
 	anchor := newAnchor(base, entry{doc: doc, signed: seal(labelDocument, encode(doc), config.StateSeed)}, config.StateSeed)
 	if l.chain, err = verifyChain(base, &systemv1.PostureChain{Anchor: anchor}); err != nil {
-		return nil, Output{}, fmt.Errorf("begin the posture's chain: %w", err)
+		return nil, Output{}, reason.Errorf("begin the posture's chain: %w", err)
 	}
 	return l, l.output(now, true), nil
 }
@@ -188,13 +189,13 @@ func Load(config Config, saved []byte, now time.Duration) (*Ledger, Output, erro
 	}
 	var state systemv1.LedgerState
 	if err := readStrict(saved, 2*MaxChainSize, &state); err != nil {
-		return nil, Output{}, fmt.Errorf("%w: %w", ErrState, err)
+		return nil, Output{}, reason.Errorf("%w: %w", ErrState, err)
 	}
 	if l.chain, err = verifyChain(PublicKey(config.StateSeed), state.GetChain()); err != nil {
-		return nil, Output{}, fmt.Errorf("%w: %w", ErrState, err)
+		return nil, Output{}, reason.Errorf("%w: %w", ErrState, err)
 	}
 	if state.GetPending() && (l.chain.beforeTip() == nil || l.chain.tip().doc.GetOrigin() == systemv1.PostureDocument_ORIGIN_UNDO) {
-		return nil, Output{}, fmt.Errorf("%w: it says that revision %d is not settled, which cannot be", ErrState, l.chain.revision())
+		return nil, Output{}, reason.Errorf("%w: it says that revision %d is not settled, which cannot be", ErrState, l.chain.revision())
 	}
 	l.running = leasesFromProto(state.GetLeases())
 	counted := fromMilliseconds(state.GetCountedAtMs())
@@ -288,7 +289,7 @@ func (l *Ledger) Challenge(now time.Duration) ([]byte, Output, error) {
 	out := l.Tick(now)
 	c := challenge{until: now + ChallengeLife}
 	if _, err := io.ReadFull(l.config.Random, c.value[:]); err != nil {
-		return nil, out, fmt.Errorf("draw %d random bytes for a challenge: %w", len(c.value), err)
+		return nil, out, reason.Errorf("draw %d random bytes for a challenge: %w", len(c.value), err)
 	}
 	if len(l.challenges) == maxChallenges {
 		l.challenges = l.challenges[1:]
@@ -401,7 +402,7 @@ func (l *Ledger) append(d *candidate) {
 func (l *Ledger) Applied(revision uint64, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if l.phase != phaseApplying || l.chain.revision() != revision {
-		return out, fmt.Errorf("note that revision %d was applied: it is not being applied; apply what is in force", revision)
+		return out, reason.Errorf("note that revision %d was applied: it is not being applied; apply what is in force", revision)
 	}
 	l.challenges = nil // a confirmation takes one that was given out from now on
 	if l.chain.tip().doc.GetTry() {
@@ -412,15 +413,15 @@ func (l *Ledger) Applied(revision uint64, now time.Duration) (Output, error) {
 	return l.output(now, true), nil
 }
 
-// Undo takes the last document back because it could not be applied, and the
-// reason is kept in the history. Revision is the one that was being applied or
-// tried; if it no longer is, nothing is done and ErrNoTry is returned.
-func (l *Ledger) Undo(revision uint64, reason string, now time.Duration) (Output, error) {
+// Undo takes the last document back because it could not be applied, and keeps in the
+// history why. Revision is the one that was being applied or tried; if it no longer is,
+// nothing is done and ErrNoTry is returned.
+func (l *Ledger) Undo(revision uint64, why string, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if l.phase == phaseSettled || l.chain.revision() != revision {
-		return out, fmt.Errorf("undo revision %d: %w", revision, ErrNoTry)
+		return out, reason.Errorf("undo revision %d: %w", revision, ErrNoTry)
 	}
-	l.undo(reason)
+	l.undo(why)
 	return l.output(now, true), nil
 }
 
@@ -468,11 +469,11 @@ func (l *Ledger) Confirm(signed []byte, newConnection bool, now time.Duration) (
 	out := l.Tick(now)
 	c := &confirmation{signed: &systemv1.Signed{}, m: &systemv1.TryConfirmation{}, newConnection: newConnection, now: now}
 	if err := errors.Join(read(signed, MaxDocumentSize, c.signed), read(c.signed.GetMessage(), MaxDocumentSize, c.m)); err != nil {
-		return out, fmt.Errorf("confirm a try: %w", err)
+		return out, reason.Errorf("confirm a try: %w", err)
 	}
 	for _, check := range l.confirmChecks {
 		if err := check.refuse(l, c); err != nil {
-			return out, fmt.Errorf("confirm a try: %w", err)
+			return out, reason.Errorf("confirm a try: %w", err)
 		}
 	}
 	l.settle()
@@ -537,14 +538,14 @@ func (l *Ledger) appendOwn(origin systemv1.PostureDocument_Origin, p Posture, li
 func (l *Ledger) Enrol(app App, note string, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if _, known := findApp(l.chain.tip().posture.Apps, app.SigningKey); known {
-		return out, fmt.Errorf("enrol the App %q: %w", app.Name, ErrKnownApp)
+		return out, reason.Errorf("enrol the App %q: %w", app.Name, ErrKnownApp)
 	}
 	l.undoPending()
 	p := l.chain.tip().posture
 	p.Apps = append(slices.Clone(p.Apps), app)
 	err := l.appendOwn(systemv1.PostureDocument_ORIGIN_CEREMONY, p, nil, note)
 	if err != nil {
-		err = fmt.Errorf("enrol the App %q: %w", app.Name, err)
+		err = reason.Errorf("enrol the App %q: %w", app.Name, err)
 	} else {
 		l.acts = append(l.acts, Act{Kind: ActEnrolled, Detail: app.Name + " as " + app.Role.Name()})
 	}
@@ -560,7 +561,7 @@ func (l *Ledger) Grant(length time.Duration, note string, now time.Duration) (Ou
 	p, revision := l.Posture()
 	p.SSH = &Lease{Length: length, GrantedIn: revision + 1}
 	if err := l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note); err != nil {
-		return out, fmt.Errorf("lease SSH: %w", err)
+		return out, reason.Errorf("lease SSH: %w", err)
 	}
 	l.acts = append(l.acts, Act{Kind: ActGranted, Detail: fmt.Sprintf("SSH for %v: %s", length, note)})
 	l.settle()
@@ -607,14 +608,14 @@ func (l *Ledger) Limit(key SigningKey, role basev1.Role, note string, now time.D
 func (l *Ledger) Local(p Posture, lifts []uint64, note string, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if err := l.checkOldest(p); err != nil {
-		return out, fmt.Errorf("take a posture from the console: %w", err)
+		return out, reason.Errorf("take a posture from the console: %w", err)
 	}
 	l.undoPending()
 	err := l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, lifts, note)
 	if err == nil {
 		l.phase, l.pendingUntil = phaseApplying, now+ApplyTime
 	} else {
-		err = fmt.Errorf("take a posture from the console: %w", err)
+		err = reason.Errorf("take a posture from the console: %w", err)
 	}
 	return l.output(now, true), err
 }
@@ -684,7 +685,7 @@ func (l *Ledger) record(closing Closing, actor Actor) error {
 func (l *Ledger) Report(nonce []byte, now time.Duration) ([]byte, Output, error) {
 	out := l.Tick(now)
 	if len(nonce) != nonceSize {
-		return nil, out, fmt.Errorf("sign a report: the nonce has %d bytes, not %d", len(nonce), nonceSize)
+		return nil, out, reason.Errorf("sign a report: the nonce has %d bytes, not %d", len(nonce), nonceSize)
 	}
 	number, hash := l.chain.lastRestriction()
 	tip := l.chain.tip()

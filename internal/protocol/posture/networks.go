@@ -2,11 +2,12 @@ package posture
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Networks are those that reach something; empty: every network. check accepts only the one form
@@ -37,7 +38,7 @@ func ParseNetwork(text string) (netip.Prefix, error) {
 		network, err = netip.PrefixFrom(address, address.BitLen()), nil
 	}
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is not a network; write one such as 192.168.1.0/24 or fd00::/64", text)
+		return netip.Prefix{}, reason.Errorf("%q is not a network; write one such as 192.168.1.0/24 or fd00::/64", text)
 	}
 	return network, checkNetwork(network)
 }
@@ -47,16 +48,16 @@ func checkNetwork(network netip.Prefix) error {
 	addr := network.Addr()
 	switch {
 	case !network.IsValid():
-		return errors.New("a network is missing")
+		return reason.New("a network is missing")
 	case addr.Is4In6():
-		return fmt.Errorf("%s is IPv4 in the form of IPv6; write the IPv4 network", network)
+		return reason.Errorf("%s is IPv4 in the form of IPv6; write the IPv4 network", network)
 	case network.Masked() != network:
-		return fmt.Errorf("%s is an address within a network; write %s for the network, or %s for this computer alone", network,
+		return reason.Errorf("%s is an address within a network; write %s for the network, or %s for this computer alone", network,
 			network.Masked(), netip.PrefixFrom(addr, addr.BitLen()))
 	case network.Bits() == 0:
-		return fmt.Errorf("%s is everybody; give no network instead", network)
+		return reason.Errorf("%s is everybody; give no network instead", network)
 	case addr.IsLoopback() || !(Networks{network}).Within(senders):
-		return fmt.Errorf("%s has no computers that could connect", network)
+		return reason.Errorf("%s has no computers that could connect", network)
 	}
 	return nil
 }
@@ -100,7 +101,7 @@ func areHalves(a, b netip.Prefix) bool {
 // check returns what is wrong with the networks of a document.
 func (n Networks) check() error {
 	if len(n) > MaxNetworks {
-		return fmt.Errorf("has %d networks; at most %d are possible", len(n), MaxNetworks)
+		return reason.Errorf("has %d networks; at most %d are possible", len(n), MaxNetworks)
 	}
 	for _, network := range n {
 		if err := checkNetwork(network); err != nil {
@@ -108,7 +109,7 @@ func (n Networks) check() error {
 		}
 	}
 	if minimal := Minimal(n); !slices.Equal(n, minimal) {
-		return fmt.Errorf("is not written in the one way that is accepted: %s", minimal.words())
+		return reason.Errorf("is not written in the one way that is accepted: %s", minimal.words())
 	}
 	return nil
 }

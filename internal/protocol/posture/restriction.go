@@ -1,12 +1,11 @@
 package posture
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // maxRestrictionSize is several times what one takes, in bytes.
@@ -16,11 +15,11 @@ const maxRestrictionSize = 512
 // force already or what it closes is not there. This is what bounds them:
 // between two revisions there can be no more than there are things to close,
 // however often a taken-over daemon asks.
-var ErrNothingToClose = errors.New("there is nothing left to close")
+var ErrNothingToClose = reason.New("there is nothing left to close")
 
 // ErrOwnerCutOff: an owner's App cannot be cut off without a signature, or a
 // taken-over daemon could lock every owner out.
-var ErrOwnerCutOff = errors.New("an owner's App can be removed only by a document that an owner has signed, or at the console")
+var ErrOwnerCutOff = reason.New("an owner's App can be removed only by a document that an owner has signed, or at the console")
 
 // ClosingType says what a Closing closes.
 type ClosingType int
@@ -98,11 +97,11 @@ func parseRestriction(raw []byte) (*systemv1.Restriction, Restriction, error) {
 	case *systemv1.Restriction_AppCutOff:
 		r.Type = ClosingApp
 		if copy(r.App[:], what.AppCutOff.GetSigningKey()) != len(r.App) || len(what.AppCutOff.GetSigningKey()) != len(r.App) {
-			return nil, Restriction{}, fmt.Errorf("restriction %d: %w: the key of the App has %d bytes, not 32",
+			return nil, Restriction{}, reason.Errorf("restriction %d: %w: the key of the App has %d bytes, not 32",
 				r.Number, ErrMalformed, len(what.AppCutOff.GetSigningKey()))
 		}
 	default:
-		return nil, Restriction{}, fmt.Errorf("restriction %d: %w: it closes nothing", r.Number, ErrMalformed)
+		return nil, Restriction{}, reason.Errorf("restriction %d: %w: it closes nothing", r.Number, ErrMalformed)
 	}
 	return &m, r, nil
 }
@@ -134,7 +133,7 @@ var closingChecks = []closingCheck{
 	{"no owner", func(c *chain, closing Closing) error {
 		for _, p := range c.lastPostures() {
 			if app, found := findApp(p.Apps, closing.App); found && app.Role == roleOwner && closing.Type == ClosingApp {
-				return fmt.Errorf("cut off %q: %w", app.Name, ErrOwnerCutOff)
+				return reason.Errorf("cut off %q: %w", app.Name, ErrOwnerCutOff)
 			}
 		}
 		return nil

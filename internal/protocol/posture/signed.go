@@ -3,13 +3,13 @@ package posture
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // ownersOrder is what an owner signs that is no part of the chain: it says what to do
@@ -85,7 +85,7 @@ func (v *View) ResetOrder(name string, challenge []byte) *systemv1.ResetOrder {
 }
 
 // ErrOtherName: an owner has typed the name of another Base.
-var ErrOtherName = errors.New("the typed name is not that of this Base")
+var ErrOtherName = reason.New("the typed name is not that of this Base")
 
 // Reset takes the order of an owner's App to wipe the Base, and tells whether the chain
 // of the node goes as well. The challenge is used up. The caller wipes.
@@ -97,10 +97,10 @@ func (l *Ledger) resetWith(checks []orderCheck, signed []byte, now time.Duration
 	out := l.Tick(now)
 	m := &systemv1.ResetOrder{}
 	if _, err := l.takeOrder(checks, labelReset, signed, m, now); err != nil {
-		return false, out, fmt.Errorf("reset the Base: %w", err)
+		return false, out, reason.Errorf("reset the Base: %w", err)
 	}
 	if m.GetName() != l.Effective().NodeName {
-		return false, out, fmt.Errorf("reset the Base: %w", ErrOtherName)
+		return false, out, reason.Errorf("reset the Base: %w", ErrOtherName)
 	}
 	return m.GetEraseChain(), out, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // The limits of a Posture.
@@ -61,7 +62,7 @@ func (e *FieldError) Error() string {
 func (p Posture) Validate() error {
 	var v validation
 	if err := noiseconn.CheckName(p.NodeName); err != nil {
-		v.add("node_name", "is not a name: "+err.Error(), "")
+		v.add("node_name", "is not a name: "+reason.Of(err), "")
 	}
 	v.apps(p.Apps)
 	v.bans(p.Bans)
@@ -112,7 +113,7 @@ func (v *validation) apps(apps []App) {
 		}
 		keys[app.SigningKey], ids[app.ID] = true, true
 		if err := noiseconn.CheckName(app.Name); err != nil {
-			v.add(field+"name", "is not a name: "+err.Error(), "")
+			v.add(field+"name", "is not a name: "+reason.Of(err), "")
 		}
 		if len(app.ID) != 16 || strings.Trim(app.ID, "0123456789abcdef") != "" {
 			v.add(field+"app_id", fmt.Sprintf("is %q", app.ID), "16 hexadecimal digits in lower case")
@@ -158,7 +159,7 @@ func (v *validation) sshKeys(keys []sshkey.Key) {
 		canonical, err := sshkey.Parse(key.Line)
 		switch {
 		case err != nil:
-			v.add(field, "cannot be accepted: "+err.Error(), "")
+			v.add(field, "cannot be accepted: "+reason.Of(err), "")
 		case canonical != key:
 			v.add(field, "is not written in the one way that is accepted", canonical.Line)
 		case seen[key.Fingerprint]:
@@ -185,7 +186,7 @@ func (v *validation) extras(extras []ExtraEndpoint) {
 		}
 		v.lease(field+".lease", extra.Lease)
 		if err := extra.From.check(); err != nil {
-			v.add(field+".from", err.Error(), "")
+			v.add(field+".from", reason.Of(err), "")
 		}
 		if len(extra.From) > 0 && !extra.OwnPort {
 			v.add(field+".from", fmt.Sprintf("limits an API that shares port %d, which is open to every network", EntryPort), "a port of its own")

@@ -3,11 +3,11 @@ package posture
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const nonceSize = 32
@@ -15,8 +15,8 @@ const nonceSize = 32
 // Errors of an App that looks at a Base's posture. Each means that somebody
 // between the App and the Base's helper may be lying.
 var (
-	ErrOlder  = errors.New("the Base shows an older posture than this App has seen; do not rely on it, and check the Base's console")
-	ErrReport = errors.New("the Base's report does not fit its history or the question; do not rely on it, and check the Base's console")
+	ErrOlder  = reason.New("the Base shows an older posture than this App has seen; do not rely on it, and check the Base's console")
+	ErrReport = reason.New("the Base's report does not fit its history or the question; do not rely on it, and check the Base's console")
 )
 
 // Memory is what an App keeps of a Base between two looks: the highest it has
@@ -113,11 +113,11 @@ func VerifyChain(expect Expectation, history, report []byte) (*View, error) {
 func verifyWith(checks []reportCheck, expect Expectation, history, report []byte) (*View, error) {
 	var m systemv1.PostureChain
 	if err := read(history, MaxChainSize, &m); err != nil {
-		return nil, fmt.Errorf("verify the Base's posture: %w", err)
+		return nil, reason.Errorf("verify the Base's posture: %w", err)
 	}
 	c, err := verifyChain(expect.Base, &m)
 	if err != nil {
-		return nil, fmt.Errorf("verify the Base's posture: %w", err)
+		return nil, reason.Errorf("verify the Base's posture: %w", err)
 	}
 	return believe(checks, expect, c, report)
 }
@@ -126,11 +126,11 @@ func verifyWith(checks []reportCheck, expect Expectation, history, report []byte
 func believe(checks []reportCheck, expect Expectation, c *chain, report []byte) (*View, error) {
 	l := &looking{Expectation: expect, chain: c, signed: &systemv1.Signed{}, report: &systemv1.PostureReport{}}
 	if err := errors.Join(read(report, MaxDocumentSize, l.signed), read(l.signed.GetMessage(), MaxDocumentSize, l.report)); err != nil {
-		return nil, fmt.Errorf("verify the Base's report: %w", err)
+		return nil, reason.Errorf("verify the Base's report: %w", err)
 	}
 	for _, check := range checks {
 		if err := check.refuse(l); err != nil {
-			return nil, fmt.Errorf("verify the Base's report: %w", err)
+			return nil, reason.Errorf("verify the Base's report: %w", err)
 		}
 	}
 	gap := expect.Memory != (Memory{}) && expect.Memory.Revision < c.entries[0].doc.GetRevision()

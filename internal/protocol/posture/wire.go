@@ -11,6 +11,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Sizes in bytes. A whole chain fits into one frame of the helper's socket
@@ -26,19 +27,19 @@ const (
 // Errors of reading.
 var (
 	// ErrMalformed: these bytes are not the message they should be.
-	ErrMalformed = errors.New("malformed")
+	ErrMalformed = reason.New("malformed")
 	// ErrUnknownField: the message has a field that this version does not know.
-	ErrUnknownField = errors.New("the message has an unknown field; update the Base or the App, whichever is older")
+	ErrUnknownField = reason.New("the message has an unknown field; update the Base or the App, whichever is older")
 )
 
 // read decodes b into m. Unknown fields are looked for by refuseUnknown.
 func read(b []byte, limit int, m proto.Message) error {
 	name := m.ProtoReflect().Descriptor().Name()
 	if len(b) > limit {
-		return fmt.Errorf("%s of %d bytes: %w: at most %d are read", name, len(b), ErrMalformed, limit)
+		return reason.Errorf("%s of %d bytes: %w: at most %d are read", name, len(b), ErrMalformed, limit)
 	}
 	if err := proto.Unmarshal(b, m); err != nil {
-		return fmt.Errorf("%s of %d bytes: %w: %w", name, len(b), ErrMalformed, err)
+		return reason.Errorf("%s of %d bytes: %w: %w", name, len(b), ErrMalformed, err)
 	}
 	return nil
 }
@@ -55,7 +56,7 @@ func readStrict(b []byte, limit int, m proto.Message) error {
 // depth, carries a field that posture.proto does not have.
 func refuseUnknown(m protoreflect.Message) error {
 	if len(m.GetUnknown()) > 0 {
-		return fmt.Errorf("%s: %w", m.Descriptor().Name(), ErrUnknownField)
+		return reason.Errorf("%s: %w", m.Descriptor().Name(), ErrUnknownField)
 	}
 	var err error
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
@@ -120,7 +121,7 @@ func decodePosture(m *systemv1.Posture) (Posture, error) {
 		key, err := sshkey.Parse(line)
 		switch {
 		case err != nil:
-			v.add(fmt.Sprintf("ssh_keys[%d]", i), "cannot be accepted: "+err.Error(), "")
+			v.add(fmt.Sprintf("ssh_keys[%d]", i), "cannot be accepted: "+reason.Of(err), "")
 			continue
 		case key.Line != line:
 			v.add(fmt.Sprintf("ssh_keys[%d]", i), "is not written in the one way that is accepted", key.Line)

@@ -26,7 +26,6 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -35,6 +34,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // MaxSize is the longest file that is made and parsed, in bytes: room for 16 SSH keys, each of the
@@ -87,7 +87,7 @@ type Claim struct {
 }
 
 // ErrFile is what every error of Parse wraps.
-var ErrFile = errors.New("this is no provisioning file that can be used")
+var ErrFile = reason.New("this is no provisioning file that can be used")
 
 // Factory is the posture of a new Base: revision 0.
 func (f File) Factory() posture.Posture {
@@ -103,26 +103,26 @@ func (f File) Factory() posture.Posture {
 func (f File) Check() error {
 	if f.Name != "" {
 		if err := noiseconn.CheckName(f.Name); err != nil {
-			return fmt.Errorf("the name of the Base: %w", err)
+			return reason.Errorf("the name of the Base: %w", err)
 		}
 	}
 	switch {
 	case f.SSHLease == 0:
 	case len(f.SSHKeys) == 0:
-		return errors.New("SSH from the first boot on needs a key that may log in; give a public key too")
+		return reason.New("SSH from the first boot on needs a key that may log in; give a public key too")
 	case f.SSHLease < posture.MinLease || f.SSHLease > posture.MaxLease || f.SSHLease%time.Second != 0:
-		return fmt.Errorf("SSH from the first boot on can last %v to %v, in whole seconds, not %v", posture.MinLease, posture.MaxLease,
+		return reason.Errorf("SSH from the first boot on can last %v to %v, in whole seconds, not %v", posture.MinLease, posture.MaxLease,
 			f.SSHLease)
 	}
 	if c := f.Claim; c != nil {
 		if err := publickey.CheckSigning(c.SigningKey[:]); err != nil {
-			return fmt.Errorf("the signing key of the App: %w", err)
+			return reason.Errorf("the signing key of the App: %w", err)
 		}
 		if _, err := noiseconn.ParsePublicKey(c.App[:]); err != nil || c.App == (noiseconn.PublicKey{}) {
-			return errors.New("the public key of the App is none")
+			return reason.New("the public key of the App is none")
 		}
 		if c.Secret.Empty() {
-			return errors.New("the secret of the claim is missing")
+			return reason.New("the secret of the claim is missing")
 		}
 	}
 	return f.Factory().Validate()
@@ -131,7 +131,7 @@ func (f File) Check() error {
 // Marshal returns the file's content. With a claim it holds its secret.
 func (f File) Marshal() ([]byte, error) {
 	if err := f.Check(); err != nil {
-		return nil, fmt.Errorf("make a provisioning file: %w", err)
+		return nil, reason.Errorf("make a provisioning file: %w", err)
 	}
 	b := bytes.NewBufferString(version + comment)
 	line := func(key, value string) { fmt.Fprintf(b, "%s %s\n", key, value) }
@@ -156,7 +156,7 @@ func (f File) Marshal() ([]byte, error) {
 	digest := sha256.Sum256(b.Bytes())
 	line(keyEnd, hex.EncodeToString(digest[:]))
 	if b.Len() > MaxSize {
-		return nil, fmt.Errorf("make a provisioning file: it has %d bytes, and a Base reads %d", b.Len(), MaxSize)
+		return nil, reason.Errorf("make a provisioning file: it has %d bytes, and a Base reads %d", b.Len(), MaxSize)
 	}
 	return b.Bytes(), nil
 }
@@ -165,7 +165,7 @@ func (f File) Marshal() ([]byte, error) {
 func Parse(content []byte) (File, error) {
 	f, err := parse(content)
 	if err != nil {
-		return File{}, fmt.Errorf("%w: %w", ErrFile, err)
+		return File{}, reason.Errorf("%w: %w", ErrFile, err)
 	}
 	return f, nil
 }
@@ -173,18 +173,18 @@ func Parse(content []byte) (File, error) {
 func parse(content []byte) (f File, err error) {
 	switch text := string(content[:min(len(content), MaxSize)]); {
 	case sshkey.HoldsPrivate(text):
-		return f, errors.New("a PRIVATE SSH key is in it, which must not leave your computer; make a new one, with the public key")
+		return f, reason.New("a PRIVATE SSH key is in it, which must not leave your computer; make a new one, with the public key")
 	case len(content) > MaxSize:
-		return f, fmt.Errorf("it is larger than %d bytes", MaxSize)
+		return f, reason.Errorf("it is larger than %d bytes", MaxSize)
 	case strings.HasPrefix(text, magic) && !strings.HasPrefix(text, version):
-		return f, errors.New("it is of another version than this Base knows; make it with the App of the same release")
+		return f, reason.New("it is of another version than this Base knows; make it with the App of the same release")
 	case !strings.HasPrefix(text, version+comment):
-		return f, errors.New("it does not begin as one; make it with 'bitbox-app provision'")
+		return f, reason.New("it does not begin as one; make it with 'bitbox-app provision'")
 	}
 	body, end, _ := bytes.Cut(content, []byte("\n"+keyEnd+" "))
 	body = append(bytes.Clone(body), '\n')
 	if digest := sha256.Sum256(body); string(end) != hex.EncodeToString(digest[:])+"\n" {
-		return f, errors.New("it is damaged or was changed; make a new one")
+		return f, reason.New("it is damaged or was changed; make a new one")
 	}
 	var claim Claim
 	for line := range strings.Lines(string(body[len(version+comment):])) {
@@ -199,7 +199,7 @@ func parse(content []byte) (f File, err error) {
 		return f, err
 	}
 	if !bytes.Equal(again, content) {
-		return f, errors.New("its lines are not as this version writes them; make a new one")
+		return f, reason.New("its lines are not as this version writes them; make a new one")
 	}
 	return f, nil
 }
@@ -228,10 +228,10 @@ func (f *File) set(claim *Claim, key, value string) (err error) {
 	case keyUntil:
 		claim.Until, err = time.Parse(time.RFC3339, value)
 	default:
-		return errors.New("it has a line that this version does not know; make it with the App of the same release")
+		return reason.New("it has a line that this version does not know; make it with the App of the same release")
 	}
 	if err != nil {
-		return fmt.Errorf("its line %q: %w", key, err)
+		return reason.Errorf("its line %q: %w", key, err)
 	}
 	return nil
 }
@@ -239,7 +239,7 @@ func (f *File) set(claim *Claim, key, value string) (err error) {
 func parseKey[T any](text string, parse func([]byte) (T, error)) (key T, err error) {
 	b, err := hex.DecodeString(text)
 	if err != nil || len(b) != noiseconn.KeySize {
-		return key, fmt.Errorf("it is not %d hexadecimal digits", 2*noiseconn.KeySize)
+		return key, reason.Errorf("it is not %d hexadecimal digits", 2*noiseconn.KeySize)
 	}
 	defer clear(b)
 	return parse(b)

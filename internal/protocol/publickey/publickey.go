@@ -23,10 +23,10 @@ package publickey
 import (
 	"bytes"
 	"crypto/ed25519"
-	"errors"
-	"fmt"
 
 	"filippo.io/edwards25519"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Size is the length of a public key of either kind, in bytes.
@@ -35,10 +35,10 @@ const Size = 32
 // Reasons to refuse a key, for errors.Is.
 var (
 	// ErrEncoding: the bytes are not the canonical encoding of a point.
-	ErrEncoding = errors.New("the key is not encoded as it must be")
+	ErrEncoding = reason.New("the key is not encoded as it must be")
 	// ErrOrder: the point does not have prime order. A signature for it needs no private key, or
 	// fits more than one key.
-	ErrOrder = errors.New("the key has no prime order")
+	ErrOrder = reason.New("the key has no prime order")
 )
 
 // minusOne is L-1, the largest scalar.
@@ -54,17 +54,17 @@ var minusOne = func() *edwards25519.Scalar {
 // ErrOrder.
 func CheckSigning(key []byte) error {
 	if len(key) != Size {
-		return fmt.Errorf("a signing key has %d bytes, not %d: %w", len(key), Size, ErrEncoding)
+		return reason.Errorf("a signing key has %d bytes, not %d: %w", len(key), Size, ErrEncoding)
 	}
 	point, err := new(edwards25519.Point).SetBytes(key)
 	if err != nil || !bytes.Equal(point.Bytes(), key) {
-		return fmt.Errorf("check a signing key: %w", ErrEncoding)
+		return reason.Errorf("check a signing key: %w", ErrEncoding)
 	}
 	neutral := edwards25519.NewIdentityPoint()
 	// [L]A as [L-1]A + A: a scalar below L is all that the multiplication takes.
 	product := new(edwards25519.Point).VarTimeDoubleScalarBaseMult(minusOne, point, edwards25519.NewScalar())
 	if point.Equal(neutral) == 1 || product.Add(product, point).Equal(neutral) != 1 {
-		return fmt.Errorf("check a signing key: %w", ErrOrder)
+		return reason.Errorf("check a signing key: %w", ErrOrder)
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func Verify(key, message, signature []byte) bool {
 // the Diffie-Hellman with them, whose result is zero; crypto/ecdh refuses that.
 func CheckAgreement(key []byte) error {
 	if len(key) != Size {
-		return fmt.Errorf("a public key has %d bytes, not %d: %w", len(key), Size, ErrEncoding)
+		return reason.Errorf("a public key has %d bytes, not %d: %w", len(key), Size, ErrEncoding)
 	}
 	// 2^255-19, little endian, is ed ff … ff 7f.
 	aboveOrEqual := key[0] >= 0xed && key[Size-1] == 0x7f
@@ -88,7 +88,7 @@ func CheckAgreement(key []byte) error {
 		aboveOrEqual = aboveOrEqual && b == 0xff
 	}
 	if aboveOrEqual || key[Size-1] > 0x7f {
-		return fmt.Errorf("check a public key: %w", ErrEncoding)
+		return reason.Errorf("check a public key: %w", ErrEncoding)
 	}
 	return nil
 }

@@ -7,13 +7,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // A feed is a static file of text that says which releases there are:
@@ -44,13 +44,13 @@ const (
 // Why a feed is refused.
 var (
 	// ErrNotAFeed: these bytes are something else.
-	ErrNotAFeed = errors.New("this is not a list of releases that this program can read")
+	ErrNotAFeed = reason.New("this is not a list of releases that this program can read")
 	// ErrFeedSignature: the signature is of somebody else.
-	ErrFeedSignature = errors.New("the list of releases is not signed by the key that this App knows")
+	ErrFeedSignature = reason.New("the list of releases is not signed by the key that this App knows")
 	// ErrFeedExpired: it is genuine, and too old.
-	ErrFeedExpired = errors.New("the list of releases has expired")
+	ErrFeedExpired = reason.New("the list of releases has expired")
 	// ErrFeedTime: it is from the future.
-	ErrFeedTime = errors.New("the list of releases is from the future; check the clock of this computer")
+	ErrFeedTime = reason.New("the list of releases is from the future; check the clock of this computer")
 )
 
 // Feed says which releases there are.
@@ -83,15 +83,15 @@ func (r FeedRelease) check() error {
 	hash, err := hex.DecodeString(r.RootHash)
 	switch {
 	case !IsVersion(r.Version) || !isArchitecture(r.Architecture):
-		return fmt.Errorf("%q for %q is no release", r.Version, r.Architecture)
+		return reason.Errorf("%q for %q is no release", r.Version, r.Architecture)
 	case err != nil || len(hash) != 0 && len(hash) != sha256.Size:
-		return fmt.Errorf("%q is no root hash", r.RootHash)
+		return reason.Errorf("%q is no root hash", r.RootHash)
 	case r.File == "" || len(r.File) > maxFile || strings.HasPrefix(r.File, ".") || strings.Trim(r.File, fileCharacters) != "":
-		return fmt.Errorf("%q is no name of a file", r.File)
+		return reason.Errorf("%q is no name of a file", r.File)
 	case r.Size == 0 || r.Size > MaxPreambleSize+MaxRootSize+MaxVeritySize+MaxUKISize:
-		return fmt.Errorf("a release of %d bytes is too long or empty", r.Size)
+		return reason.Errorf("a release of %d bytes is too long or empty", r.Size)
 	case len(r.Changes) > maxChanges || strings.ContainsFunc(r.Changes, func(c rune) bool { return !unicode.IsPrint(c) }):
-		return errors.New("the description of changes must be one line of plain text")
+		return reason.New("the description of changes must be one line of plain text")
 	}
 	return nil
 }
@@ -102,9 +102,9 @@ const fileCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 func (f Feed) check() error {
 	switch age := f.Expires.Sub(f.Issued); {
 	case age <= 0 || age > MaxFeedAge:
-		return fmt.Errorf("a list of releases is valid for at most %d days", MaxFeedAge/(24*time.Hour))
+		return reason.Errorf("a list of releases is valid for at most %d days", MaxFeedAge/(24*time.Hour))
 	case len(f.Releases) > maxFeedReleases:
-		return fmt.Errorf("a list has at most %d releases", maxFeedReleases)
+		return reason.Errorf("a list has at most %d releases", maxFeedReleases)
 	}
 	for _, r := range f.Releases {
 		if err := r.check(); err != nil {
@@ -117,11 +117,11 @@ func (f Feed) check() error {
 // SignFeed returns the file.
 func SignFeed(f Feed, seed SigningSeed) ([]byte, error) {
 	if err := f.check(); err != nil {
-		return nil, fmt.Errorf("sign a list of releases: %w", err)
+		return nil, reason.Errorf("sign a list of releases: %w", err)
 	}
 	content, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("sign a list of releases: %w", err)
+		return nil, reason.Errorf("sign a list of releases: %w", err)
 	}
 	content = append(content, '\n')
 	signature := ed25519.Sign(ed25519.NewKeyFromSeed(seed.Expose()), append([]byte(feedLabel), content...))
@@ -144,17 +144,17 @@ func VerifyFeed(b []byte, key ed25519.PublicKey, now time.Time) (Feed, error) {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&f); err != nil {
-		return Feed{}, fmt.Errorf("%w: %w", ErrNotAFeed, err)
+		return Feed{}, reason.Errorf("%w: %w", ErrNotAFeed, err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return Feed{}, ErrNotAFeed
 	}
 	if err := f.check(); err != nil {
-		return Feed{}, fmt.Errorf("%w: %w", ErrNotAFeed, err)
+		return Feed{}, reason.Errorf("%w: %w", ErrNotAFeed, err)
 	}
 	switch {
 	case !now.Before(f.Expires):
-		return Feed{}, fmt.Errorf("%w on %s", ErrFeedExpired, f.Expires.Format(time.DateOnly))
+		return Feed{}, reason.Errorf("%w on %s", ErrFeedExpired, f.Expires.Format(time.DateOnly))
 	case now.Add(feedClock).Before(f.Issued):
 		return Feed{}, ErrFeedTime
 	}

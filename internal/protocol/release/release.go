@@ -13,12 +13,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"io"
 	"regexp"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -48,13 +47,13 @@ const (
 // Why a header is refused.
 var (
 	// ErrNotARelease: these bytes are something else.
-	ErrNotARelease = errors.New("this is no release file")
+	ErrNotARelease = reason.New("this is no release file")
 	// ErrFormat: the file is of a format that is not known here.
-	ErrFormat = errors.New("this release file has another format; install an intermediate release first")
+	ErrFormat = reason.New("this release file has another format; install an intermediate release first")
 	// ErrSignature: the maker of releases has not signed it.
-	ErrSignature = errors.New("the release is not signed by the key that this Base knows")
+	ErrSignature = reason.New("the release is not signed by the key that this Base knows")
 	// ErrDamaged: it is not what was signed.
-	ErrDamaged = errors.New("the release file is damaged or incomplete; fetch it again")
+	ErrDamaged = reason.New("the release file is damaged or incomplete; fetch it again")
 )
 
 type signingSeedKind struct{}
@@ -77,7 +76,7 @@ func PublicKey(seed SigningSeed) ed25519.PublicKey {
 func ParsePublicKey(text string) (ed25519.PublicKey, error) {
 	key, err := hex.DecodeString(text)
 	if err != nil || publickey.CheckSigning(key) != nil {
-		return nil, fmt.Errorf("a release key is %d hexadecimal digits, not %q", 2*ed25519.PublicKeySize, text)
+		return nil, reason.Errorf("a release key is %d hexadecimal digits, not %q", 2*ed25519.PublicKeySize, text)
 	}
 	return key, nil
 }
@@ -112,13 +111,13 @@ func isArchitecture(text string) bool {
 func (h Header) check() error {
 	switch {
 	case !IsVersion(h.Version):
-		return fmt.Errorf("%q is not a version of a Debian package of at most %d characters", h.Version, versionSize)
+		return reason.Errorf("%q is not a version of a Debian package of at most %d characters", h.Version, versionSize)
 	case !isArchitecture(h.Architecture):
-		return fmt.Errorf("%q is not an architecture of Debian", h.Architecture)
+		return reason.Errorf("%q is not an architecture of Debian", h.Architecture)
 	case h.Image != nil:
 		return h.Image.check()
 	case h.Size == 0 || h.Size > MaxPackageSize:
-		return fmt.Errorf("a package of %d bytes is refused; at most %d are allowed", h.Size, MaxPackageSize)
+		return reason.Errorf("a package of %d bytes is refused; at most %d are allowed", h.Size, MaxPackageSize)
 	}
 	return nil
 }
@@ -126,7 +125,7 @@ func (h Header) check() error {
 // Sign returns the header as it stands in the file.
 func Sign(h Header, seed SigningSeed) ([]byte, error) {
 	if err := h.check(); err != nil {
-		return nil, fmt.Errorf("sign a release: %w", err)
+		return nil, reason.Errorf("sign a release: %w", err)
 	}
 	b := h.marshal()
 	private := ed25519.NewKeyFromSeed(seed.Expose())
@@ -208,7 +207,7 @@ func parse(b []byte) (Header, error) {
 	h.Version = text(b[versionAt:architectureAt])
 	h.Architecture = text(b[architectureAt:sizeAt])
 	if err := h.check(); err != nil {
-		return Header{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return Header{}, reason.Errorf("%w: %w", ErrDamaged, err)
 	}
 	// There is one way to write a header: what stands behind the end of a text is zero.
 	if !bytes.Equal(h.marshal(), b[:signatureAt]) {

@@ -6,10 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -63,13 +63,14 @@ func (i *Image) Size() uint64 { return i.RootSize + i.VeritySize + i.UKISize }
 func (i *Image) check() error {
 	switch {
 	case !within(i.RootSize, MaxRootSize) || i.RootSize%blockSize != 0:
-		return fmt.Errorf("a root of %d bytes is refused; whole blocks of %d up to %d bytes are allowed", i.RootSize, blockSize, MaxRootSize)
+		return reason.Errorf("a root of %d bytes is refused; whole blocks of %d up to %d bytes are allowed", i.RootSize, blockSize, MaxRootSize)
 	case !within(i.VeritySize, MaxVeritySize) || i.VeritySize%blockSize != 0:
-		return fmt.Errorf("hashes of %d bytes are refused; whole blocks of %d up to %d bytes are allowed", i.VeritySize, blockSize, MaxVeritySize)
+		return reason.Errorf("hashes of %d bytes are refused; whole blocks of %d up to %d bytes are allowed",
+			i.VeritySize, blockSize, MaxVeritySize)
 	case !within(i.UKISize, MaxUKISize):
-		return fmt.Errorf("a UKI of %d bytes is refused; at most %d are allowed", i.UKISize, MaxUKISize)
+		return reason.Errorf("a UKI of %d bytes is refused; at most %d are allowed", i.UKISize, MaxUKISize)
 	case len(i.Chunks) != i.chunks():
-		return fmt.Errorf("there are hashes of %d chunks, not of %d", len(i.Chunks), i.chunks())
+		return reason.Errorf("there are hashes of %d chunks, not of %d", len(i.Chunks), i.chunks())
 	}
 	return nil
 }
@@ -163,10 +164,10 @@ func HashChunks(parts ...io.Reader) (chunks [][sha256.Size]byte, err error) {
 // SignImage returns the preamble of an image's release: header, signature and hashes.
 func SignImage(h Header, seed SigningSeed) ([]byte, error) {
 	if h.Image == nil {
-		return nil, errors.New("sign a release: there is no image")
+		return nil, reason.New("sign a release: there is no image")
 	}
 	if err := h.check(); err != nil {
-		return nil, fmt.Errorf("sign a release: %w", err)
+		return nil, reason.Errorf("sign a release: %w", err)
 	}
 	b := h.marshalImage()
 	b = append(b, ed25519.Sign(ed25519.NewKeyFromSeed(seed.Expose()), imageTranscript(b))...)
@@ -226,7 +227,7 @@ func parseImage(b []byte) (Header, error) {
 	}
 	h := Header{Version: text(b[versionAt:architectureAt]), Architecture: text(b[architectureAt:sizeAt]), Image: i}
 	if err := h.check(); err != nil {
-		return Header{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return Header{}, reason.Errorf("%w: %w", ErrDamaged, err)
 	}
 	h.Size = i.Size()
 	// There is one way to write a header, and the hashes are those that it names.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -306,7 +308,7 @@ func (s *Session) writeOpen(ctx context.Context, c *clientCall, f frame, request
 	if request != nil {
 		var err error
 		if record, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(record, request); err != nil || len(record) > MaxRecord {
-			err = errors.Join(errors.New("the request cannot be sent"), err)
+			err = errors.Join(reason.New("the request cannot be sent"), err)
 			s.fail(err) // its number is taken
 			return NewError(Invalid, err)
 		}

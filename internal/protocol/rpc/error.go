@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Code says why a call failed. The list is closed; it stands in docs/protocol.md.
@@ -68,12 +70,14 @@ type Error struct {
 	Cause error
 }
 
-// NewError returns err with a code. Its text is sent to the peer.
-func NewError(code Code, err error) *Error { return &Error{Code: code, Text: err.Error(), Cause: err} }
+// NewError returns err with a code. Its reason (reason.Of) is sent to the peer.
+func NewError(code Code, err error) *Error {
+	return &Error{Code: code, Text: reason.Of(err), Cause: err}
+}
 
 // Errorf returns an error with a code and a text for the peer.
 func Errorf(code Code, format string, args ...any) *Error {
-	return NewError(code, fmt.Errorf(format, args...))
+	return NewError(code, reason.Errorf(format, args...))
 }
 
 // Error returns the text.

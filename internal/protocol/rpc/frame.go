@@ -2,8 +2,8 @@ package rpc
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // One record is one frame:
@@ -56,10 +56,10 @@ const (
 )
 
 // ErrProtocol says that the peer broke the rules of the protocol. It ends the session.
-var ErrProtocol = errors.New("the peer broke the rules of the RPC")
+var ErrProtocol = reason.New("the peer broke the rules of the RPC")
 
 func violation(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrProtocol}, args...)...)
+	return reason.Errorf("%w: "+format, append([]any{ErrProtocol}, args...)...)
 }
 
 // frame is one frame; its slices lie in the record that it was parsed from.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -53,10 +55,10 @@ var (
 )
 
 // ErrGone says that the peer has vanished or does not read.
-var ErrGone = errors.New("the peer does not answer")
+var ErrGone = reason.New("the peer does not answer")
 
 // errClosed is why a session ended that this side closed.
-var errClosed = errors.New("the session was closed")
+var errClosed = reason.New("the session was closed")
 
 // records is where frames are put together.
 var records = sync.Pool{New: func() any { return new([MaxRecord]byte) }}
@@ -351,7 +353,7 @@ func (l *link) await(ctx context.Context, c *call, limit time.Duration, ready fu
 }
 
 // errLate is what await returns when its limit has passed.
-var errLate = errors.New("it took too long")
+var errLate = reason.New("it took too long")
 
 // reserve waits until a data frame of n bytes may be sent, and not beyond due. A
 // zero due is set first.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Method is a row of the table of methods.
@@ -66,7 +68,7 @@ type Handler struct {
 }
 
 // errNoAnswer is what a handler's nil without an error becomes.
-var errNoAnswer = errors.New("the handler returned neither an answer nor an error")
+var errNoAnswer = reason.New("the handler returned neither an answer nor an error")
 
 // Unary is a method with one request and one answer.
 func Unary[Req, Resp any, PReq message[Req], PResp message[Resp]](handle func(context.Context, *Req) (*Resp, error)) Handler {

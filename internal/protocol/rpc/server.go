@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -74,7 +76,7 @@ func NewServer(config Config) (*Server, error) {
 			s.methods[m.Name] = &m
 			continue
 		}
-		return nil, fmt.Errorf("table of methods: %q has %s", m.Name, wrong)
+		return nil, reason.Errorf("table of methods: %q has %s", m.Name, wrong)
 	}
 	return s, nil
 }
@@ -530,7 +532,7 @@ func (c *serverCall) errorOf(err error) *Error {
 	case code == OK || code >= codes:
 		code = Internal
 	}
-	return &Error{Code: code, Text: err.Error()}
+	return &Error{Code: code, Text: reason.Of(err)}
 }
 
 func endFrame(call uint32, err *Error) frame {

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -24,27 +26,27 @@ const (
 )
 
 // ErrPrivate: the text holds a private key.
-var ErrPrivate = errors.New("a private key")
+var ErrPrivate = reason.New("a private key")
 
 // ReadFile reads the public keys in a file, see [Read]. Nothing of a private key is
 // shown or kept.
 func ReadFile(path, name string) ([]Key, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the SSH public key: %w", err)
+		return nil, reason.Errorf("read the SSH public key: %w", err)
 	}
 	defer file.Close()
 	content, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the SSH public key %s: %w", path, err)
+		return nil, reason.Errorf("read the SSH public key %s: %w", path, err)
 	}
 	defer clear(content)
 	keys, err := Read(content, name)
 	if errors.Is(err, ErrPrivate) {
-		return nil, fmt.Errorf("%s: %w, usually %s.pub", path, err, strings.TrimSuffix(path, ".pub"))
+		return nil, reason.Errorf("%s: %w, usually %s.pub", path, err, strings.TrimSuffix(path, ".pub"))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, reason.Errorf("%s: %w", path, err)
 	}
 	return keys, nil
 }
@@ -63,7 +65,7 @@ func Read(content []byte, name string) ([]Key, error) {
 	text := decodeUTF16(content)
 	// Looked for in the bytes as well: what looks like UTF-16 may be none.
 	if what := cmp.Or(privateFormat(text), privateFormat(string(content))); what != "" {
-		return nil, fmt.Errorf("this is %s (%w): it must not leave your computer, and nothing of it was used; give the public key", what,
+		return nil, reason.Errorf("this is %s (%w): it must not leave your computer, and nothing of it was used; give the public key", what,
 			ErrPrivate)
 	}
 	if len(content) > maxFileSize {
@@ -85,7 +87,7 @@ func Read(content []byte, name string) ([]Key, error) {
 		}
 		switch {
 		case err != nil && len(lines) > 1:
-			return nil, fmt.Errorf("line %d: %w", l.number, err)
+			return nil, reason.Errorf("line %d: %w", l.number, err)
 		case err != nil:
 			return nil, err
 		case seen[key.Fingerprint]:

@@ -7,7 +7,6 @@ package sshkey
 import (
 	"crypto/rsa"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -44,7 +45,7 @@ var Types = []string{
 }
 
 // ErrKey is what every error of Parse wraps.
-var ErrKey = errors.New("not an acceptable SSH public key")
+var ErrKey = reason.New("not an acceptable SSH public key")
 
 // Key is one public key that may log in.
 type Key struct {
@@ -168,5 +169,5 @@ func typeRefusal(word string) string {
 }
 
 func refuse(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrKey, fmt.Sprintf(format, args...))
+	return reason.Errorf("%w: %s", ErrKey, fmt.Sprintf(format, args...))
 }

@@ -16,12 +16,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"strings"
 	"unicode/utf16"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -65,10 +65,10 @@ type Device interface {
 }
 
 // ErrNoTable: the disk has no partition table that is whole.
-var ErrNoTable = errors.New("the disk has no partition table that can be read")
+var ErrNoTable = reason.New("the disk has no partition table that can be read")
 
 // ErrNoRoom: the disk was not made by the maker of images.
-var ErrNoRoom = errors.New("there is no room for a second list before the first partition")
+var ErrNoRoom = reason.New("there is no room for a second list before the first partition")
 
 // ID is the id of a partition, in the order in which it is written down.
 type ID [16]byte
@@ -109,7 +109,7 @@ func Read(disk io.ReaderAt, size uint64) (*Table, error) {
 	}
 	copied, errCopy := readAt(disk, size/sector-1, size)
 	if errCopy != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoTable, err)
+		return nil, reason.Errorf("%w: %w", ErrNoTable, err)
 	}
 	// As the front would be.
 	own, other := copied.number(ownAt), copied.number(otherAt)
@@ -126,31 +126,31 @@ func Read(disk io.ReaderAt, size uint64) (*Table, error) {
 func readAt(disk io.ReaderAt, place, size uint64) (*Table, error) {
 	t := &Table{header: make([]byte, sector)}
 	if size/sector < 6 {
-		return nil, errors.New("it is too small")
+		return nil, reason.New("it is too small")
 	}
 	if _, err := disk.ReadAt(t.header, int64(place*sector)); err != nil {
-		return nil, fmt.Errorf("read the header: %w", err)
+		return nil, reason.Errorf("read the header: %w", err)
 	}
 	count, list := binary.LittleEndian.Uint32(t.header[countAt:]), t.number(listAt)
 	switch {
 	case string(t.header[:8]) != signature || binary.LittleEndian.Uint32(t.header[8:]) != revision ||
 		binary.LittleEndian.Uint32(t.header[12:]) != headerSize:
-		return nil, errors.New("there is no header")
+		return nil, reason.New("there is no header")
 	case binary.LittleEndian.Uint32(t.header[crcAt:]) != t.crc():
-		return nil, errors.New("the header is damaged")
+		return nil, reason.New("the header is damaged")
 	case t.number(ownAt) != place || t.number(otherAt) >= size/sector:
-		return nil, errors.New("the header belongs to another place")
+		return nil, reason.New("the header belongs to another place")
 	case count == 0 || count > maxEntries || binary.LittleEndian.Uint32(t.header[entrySizeAt:]) != entrySize:
-		return nil, errors.New("the list has another shape")
+		return nil, reason.New("the list has another shape")
 	case list < 2 || list > size/sector-sectors(count):
-		return nil, errors.New("the list is outside of the disk")
+		return nil, reason.New("the list is outside of the disk")
 	}
 	t.list = make([]byte, count*entrySize)
 	if _, err := disk.ReadAt(t.list, int64(list*sector)); err != nil {
-		return nil, fmt.Errorf("read the list: %w", err)
+		return nil, reason.Errorf("read the list: %w", err)
 	}
 	if crc32.ChecksumIEEE(t.list) != binary.LittleEndian.Uint32(t.header[listCRCAt:]) {
-		return nil, errors.New("the list is damaged")
+		return nil, reason.New("the list is damaged")
 	}
 	return t, nil
 }
@@ -203,7 +203,7 @@ func (t *Table) Partitions() (all []Partition) {
 func (t *Table) Change(number int, id ID, name string) error {
 	units := utf16.Encode([]rune(name))
 	if number < 1 || number > len(t.list)/entrySize || len(units) > nameSize {
-		return fmt.Errorf("partition %d cannot be named %q", number, name)
+		return reason.Errorf("partition %d cannot be named %q", number, name)
 	}
 	e := t.list[(number-1)*entrySize : number*entrySize]
 	raw := id.onDisk()
@@ -240,10 +240,10 @@ func (t *Table) Write(disk Device) error {
 			bytes []byte
 		}{{one.number(listAt), one.list}, {one.number(ownAt), one.header}} {
 			if _, err := disk.WriteAt(part.bytes, int64(part.place*sector)); err != nil {
-				return fmt.Errorf("write the partition table: %w", err)
+				return reason.Errorf("write the partition table: %w", err)
 			}
 			if err := disk.Sync(); err != nil {
-				return fmt.Errorf("write the partition table: %w", err)
+				return reason.Errorf("write the partition table: %w", err)
 			}
 		}
 	}

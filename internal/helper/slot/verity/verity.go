@@ -7,9 +7,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"io"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -35,14 +35,14 @@ const (
 )
 
 // ErrOther: data and hashes do not belong together, or not to this root hash.
-var ErrOther = errors.New("the root file system is not the one that its root hash names")
+var ErrOther = reason.New("the root file system is not the one that its root hash names")
 
 // Verify reads size bytes of data, and compares them with the hashes and with the root hash. All
 // that counts are the bytes: nothing is taken from the superblock without being checked by root.
 func Verify(data io.Reader, size uint64, hashes io.Reader, root [sha256.Size]byte) error {
 	super := make([]byte, BlockSize)
 	if _, err := io.ReadFull(hashes, super); err != nil {
-		return fmt.Errorf("read the hashes of the root file system: %w", err)
+		return reason.Errorf("read the hashes of the root file system: %w", err)
 	}
 	number := func(at int) uint64 { return uint64(binary.LittleEndian.Uint32(super[at:])) }
 	saltSize := int(binary.LittleEndian.Uint16(super[saltSizeAt:]))
@@ -51,7 +51,7 @@ func Verify(data io.Reader, size uint64, hashes io.Reader, root [sha256.Size]byt
 		string(bytes.TrimRight(super[algorithmAt:dataSizeAt], "\x00")) != algorithm,
 		number(dataSizeAt) != BlockSize || number(hashSizeAt) != BlockSize || saltSize > maxSalt,
 		binary.LittleEndian.Uint64(super[blocksAt:])*BlockSize != size:
-		return fmt.Errorf("%w: the hashes are of another kind", ErrOther)
+		return reason.Errorf("%w: the hashes are of another kind", ErrOther)
 	}
 	tree, got, err := Tree(data, size, super[saltAt:saltAt+saltSize])
 	if err != nil {
@@ -63,10 +63,10 @@ func Verify(data io.Reader, size uint64, hashes io.Reader, root [sha256.Size]byt
 	block := make([]byte, BlockSize)
 	for ; len(tree) > 0; tree = tree[BlockSize:] {
 		if _, err := io.ReadFull(hashes, block); err != nil {
-			return fmt.Errorf("read the hashes of the root file system: %w", err)
+			return reason.Errorf("read the hashes of the root file system: %w", err)
 		}
 		if !bytes.Equal(block, tree[:BlockSize]) {
-			return fmt.Errorf("%w: its hashes are damaged", ErrOther)
+			return reason.Errorf("%w: its hashes are damaged", ErrOther)
 		}
 	}
 	return nil
@@ -75,7 +75,7 @@ func Verify(data io.Reader, size uint64, hashes io.Reader, root [sha256.Size]byt
 // Tree returns what stands behind the superblock, and the root hash.
 func Tree(data io.Reader, size uint64, salt []byte) (tree []byte, root [sha256.Size]byte, err error) {
 	if size == 0 || size%BlockSize != 0 || size/BlockSize > maxBlocks {
-		return nil, root, fmt.Errorf("a root file system has whole blocks of %d bytes, at most %d, not %d bytes", BlockSize, maxBlocks, size)
+		return nil, root, reason.Errorf("a root file system has whole blocks of %d bytes, at most %d, not %d bytes", BlockSize, maxBlocks, size)
 	}
 	block := make([]byte, BlockSize)
 	salted := append(bytes.Clone(salt), block...)
@@ -86,7 +86,7 @@ func Tree(data io.Reader, size uint64, salt []byte) (tree []byte, root [sha256.S
 	var level []byte
 	for range size / BlockSize {
 		if _, err := io.ReadFull(data, block); err != nil {
-			return nil, root, fmt.Errorf("read the root file system: %w", err)
+			return nil, root, reason.Errorf("read the root file system: %w", err)
 		}
 		hash := hashOf(block)
 		level = append(level, hash[:]...)

@@ -122,7 +122,7 @@ func (m Machine) Architecture(ctx context.Context) (string, error) {
 func (m Machine) Installed(ctx context.Context) (string, error) {
 	out, err := m.run(ctx, askTime, dpkgQuery, "--show", "--showformat=${Version}", update.PackageName)
 	if err == nil && out == "" {
-		err = errors.New("dpkg knows no installed version of " + update.PackageName)
+		err = reason.New("dpkg knows no installed version of " + update.PackageName)
 	}
 	return out, err
 }
@@ -139,7 +139,7 @@ func (m Machine) Describe(ctx context.Context, path string) (update.Package, err
 	}
 	control, err := controlFile(archive)
 	if err != nil {
-		return update.Package{}, fmt.Errorf("read what %s says of itself: %w", filepath.Base(path), err)
+		return update.Package{}, reason.Errorf("read what %s says of itself: %w", filepath.Base(path), err)
 	}
 	field := func(name string) string {
 		for line := range strings.Lines(control) {
@@ -157,7 +157,7 @@ func controlFile(archive string) (string, error) {
 	for r := tar.NewReader(strings.NewReader(archive)); ; {
 		header, err := r.Next()
 		if err != nil {
-			return "", fmt.Errorf("find the file control: %w", err)
+			return "", reason.Errorf("find the file control: %w", err)
 		}
 		if strings.TrimPrefix(header.Name, "./") == "control" {
 			content, err := io.ReadAll(io.LimitReader(r, maxOutput))
@@ -187,7 +187,7 @@ func (m Machine) Occupy(ctx context.Context) (func(), error) {
 	defer cancel()
 	file, err := os.OpenFile(frontendLock, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o640)
 	if err != nil {
-		return nil, fmt.Errorf("keep other programs from installing: %w", err)
+		return nil, reason.Errorf("keep other programs from installing: %w", err)
 	}
 	for {
 		err := unix.FcntlFlock(file.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart})
@@ -197,7 +197,7 @@ func (m Machine) Occupy(ctx context.Context) (func(), error) {
 		select {
 		case <-time.After(again):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait until no other program installs packages: %w", errors.Join(err, ctx.Err(), file.Close()))
+			return nil, reason.Errorf("wait until no other program installs packages: %w", errors.Join(err, ctx.Err(), file.Close()))
 		}
 	}
 }
@@ -206,7 +206,7 @@ func (m Machine) Occupy(ctx context.Context) (func(), error) {
 func (m Machine) ReadOnly() (bool, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs("/", &s); err != nil {
-		return false, fmt.Errorf("look at the root file system: %w", err)
+		return false, reason.Errorf("look at the root file system: %w", err)
 	}
 	return s.Flags&unix.ST_RDONLY != 0, nil
 }
@@ -229,7 +229,7 @@ func (m Machine) Remount(ctx context.Context, writable bool) error {
 		if err == nil {
 			return nil
 		}
-		err = fmt.Errorf("remount the root file system (writable: %v): %w", writable, err)
+		err = reason.Errorf("remount the root file system (writable: %v): %w", writable, err)
 		if writable || !errors.Is(err, unix.EBUSY) {
 			return err
 		}
@@ -247,7 +247,7 @@ func (m Machine) Remount(ctx context.Context, writable bool) error {
 func rootFlags() (uintptr, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs("/", &s); err != nil {
-		return 0, fmt.Errorf("look at the root file system: %w", err)
+		return 0, reason.Errorf("look at the root file system: %w", err)
 	}
 	var flags uintptr
 	for is, keep := range map[int64]uintptr{
@@ -277,7 +277,7 @@ func (m Machine) Pack(ctx context.Context, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	if err := m.control(ctx, filepath.Join(work, "DEBIAN")); err != nil {
-		return fmt.Errorf("pack the previous version: %w", err)
+		return reason.Errorf("pack the previous version: %w", err)
 	}
 	list, err := m.run(ctx, askTime, dpkgQuery, "--listfiles", update.PackageName)
 	if err != nil {
@@ -289,7 +289,7 @@ func (m Machine) Pack(ctx context.Context, path string) (err error) {
 			continue
 		}
 		if err := copyFile(filepath.Join(work, name), name); err != nil {
-			return fmt.Errorf("pack the previous version: %w", err)
+			return reason.Errorf("pack the previous version: %w", err)
 		}
 	}
 	// Packed quickly rather than well; the name becomes valid when it is whole and on disk.
@@ -370,7 +370,7 @@ func copyFile(to, from string) (err error) {
 		}
 		return os.Symlink(target, to)
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is no file, no directory and no link", from)
+		return reason.Errorf("%s is no file, no directory and no link", from)
 	}
 	source, err := os.Open(from)
 	if err != nil {
@@ -459,7 +459,7 @@ func linkedUnits() ([]string, error) {
 		}
 	}
 	if len(units) == 0 {
-		return nil, errors.New("no unit of the Base is linked in /etc/systemd/system; is this machine set up as a Base?")
+		return nil, reason.New("no unit of the Base is linked in /etc/systemd/system; is this machine set up as a Base?")
 	}
 	return units, nil
 }
@@ -516,7 +516,7 @@ func (m Machine) Health(ctx context.Context) (*systemv1.Health, error) {
 	helper := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}
 	reply, err := helper.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
 	if err == nil && reply.GetHealth() == nil {
-		err = errors.New("it gave no answer that is known here")
+		err = reason.New("it gave no answer that is known here")
 	}
 	return reply.GetHealth(), err
 }

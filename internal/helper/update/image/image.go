@@ -5,8 +5,6 @@ package image
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update/debian"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // bootID is the file with the id of this start of the machine.
@@ -39,7 +38,7 @@ func (m Machine) IsImage() bool { return true }
 
 // Describe is for packages, which an image does not take.
 func (m Machine) Describe(context.Context, string) (update.Package, error) {
-	return update.Package{}, errors.New("the image takes no package")
+	return update.Package{}, reason.New("the image takes no package")
 }
 
 // Start starts the unit that looks after the slots.
@@ -52,7 +51,7 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) { return m.
 func (m Machine) Oldest(ctx context.Context) (string, error) {
 	health, err := m.Debian.Health(ctx)
 	if err != nil {
-		return "", fmt.Errorf("ask which version is the oldest that is allowed: %w", err)
+		return "", reason.Errorf("ask which version is the oldest that is allowed: %w", err)
 	}
 	return health.GetOldestVersion(), nil
 }
@@ -61,7 +60,7 @@ func (m Machine) Oldest(ctx context.Context) (string, error) {
 func (m Machine) BootID() (string, error) {
 	b, err := os.ReadFile(bootID)
 	if err != nil {
-		return "", fmt.Errorf("ask which start of the machine this is: %w", err)
+		return "", reason.Errorf("ask which start of the machine this is: %w", err)
 	}
 	return strings.TrimSpace(string(b)), nil
 }
