@@ -5,7 +5,6 @@ package debian
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,7 +58,7 @@ func TestTheReasonThatDpkgFailsHasNoTextOfTheSystem(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "--no-such-option") || !strings.Contains(err.Error(), "exit status 2") {
 		t.Fatalf("for the journal: %v", err)
 	}
-	if got := reason.Of(fmt.Errorf("install it: %w", err)); got != "install it: dpkg: the program ended with status 2" {
+	if got := reason.Of(reason.Errorf("install it: %w", err)); got != "install it: dpkg: the program ended with status 2" {
 		t.Errorf("for the owner: %q", got)
 	}
 	late, cancel := context.WithTimeout(t.Context(), 0)
