@@ -156,7 +156,7 @@ func (s *Server) Handle(ctx context.Context, who caller.Who, in Incoming, send f
 	}
 	if err != nil {
 		refused := refusal.Of(err)
-		s.log.Info("a request was refused", "by", who, "code", refused.Code, "reason", helperclient.Full(err))
+		s.log.Info("a request was refused", "by", who, "verb", s.verbs[in.Kind].Name, "code", refused.Code, "reason", helperclient.Full(err))
 		reply = &systemv1.SystemReply{ErrorCode: string(refused.Code), ErrorMessage: refused.Message}
 	}
 	return send(reply)

@@ -77,7 +77,7 @@ type Installer struct {
 }
 
 // ErrRunning: another process installs.
-var ErrRunning = reason.New("another process is at it already")
+var ErrRunning = reason.New("another update is under way already; wait until it has ended")
 
 // Run takes an update to its end. An error means that it has not ended: the process was
 // told to stop, or could not write its journal. An update that did not hold is no error.
@@ -139,7 +139,7 @@ func (i *Installer) locked(do func() error) error {
 	}
 	defer func() { _ = file.Close() }()
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return reason.Errorf("begin with an update: %w", ErrRunning)
+		return ErrRunning
 	}
 	// Not by closing the file alone: a process that was just started may have it still.
 	defer func() { _ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN) }()

@@ -8,7 +8,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
-	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // appsService lists and changes the paired Apps.
@@ -20,7 +19,7 @@ func (s appsService) ListApps(ctx context.Context, _ *basev1.ListAppsRequest) (*
 
 func (s appsService) RenameApp(ctx context.Context, request *basev1.RenameAppRequest) (*basev1.RenameAppResponse, error) {
 	if err := noiseconn.CheckName(request.GetName()); err != nil {
-		return nil, rpc.NewError(rpc.Invalid, reason.Errorf("name: %w", err))
+		return nil, rpc.NewError(rpc.Invalid, err)
 	}
 	before := s.Registry.NameOf(request.GetId())
 	app, err := s.Registry.Rename(request.GetId(), request.GetName(), sessionOf(ctx))

@@ -121,17 +121,17 @@ func (l *Log) hashOf(number uint64) (Hash, bool) {
 func ReadHead(base posture.SigningKey, signed []byte) (*systemv1.ChangesHead, error) {
 	message, err := posture.Unseal(labelHead, signed, base)
 	if err != nil {
-		return nil, reason.Errorf("verify the head of the log of changes: %w", err)
+		return nil, reason.Errorf("the log of changes is not signed by the Base: %w", err)
 	}
 	head := &systemv1.ChangesHead{}
 	if err := proto.Unmarshal(message, head); err != nil {
-		return nil, reason.Errorf("read the head of the log of changes: %w: %w", ErrHead, err)
+		return nil, reason.Errorf("%w: %w", ErrHead, err)
 	}
 	if err := posture.RefuseUnknown(head); err != nil {
-		return nil, reason.Errorf("read the head of the log of changes: %w", err)
+		return nil, err
 	}
 	if len(head.GetAnchorHash()) != len(Hash{}) {
-		return nil, reason.Errorf("read the head of the log of changes: %w", ErrHead)
+		return nil, ErrHead
 	}
 	return head, nil
 }
@@ -156,18 +156,18 @@ func verifyWith(checks []check, expect Expectation, first, last *systemv1.Change
 	view := &View{Forgotten: Before(first)}
 	for _, b := range entries {
 		if err := l.log.Add(b); err != nil {
-			return nil, reason.Errorf("verify the log of changes: %w", err)
+			return nil, err
 		}
 		e, err := Parse(b)
 		if err != nil {
-			return nil, reason.Errorf("verify the log of changes: %w", err)
+			return nil, err
 		}
 		_, hash := l.log.Last()
 		view.Entries, view.Hashes = append(view.Entries, e), append(view.Hashes, hash)
 	}
 	for _, c := range checks {
 		if err := c.refuse(l); err != nil {
-			return nil, reason.Errorf("verify the log of changes: %w", err)
+			return nil, err
 		}
 	}
 	view.Last, view.LastHash = l.log.Last()

@@ -5,7 +5,6 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // SignDiskOrder signs the order to use a disk for the chain with an App's key. The result is what
@@ -34,7 +33,7 @@ func (l *Ledger) useDiskWith(checks []orderCheck, signed []byte, now time.Durati
 	out := l.Tick(now)
 	m := &systemv1.DiskOrder{}
 	if _, err := l.takeOrder(checks, labelDisk, signed, m, now); err != nil {
-		return nil, out, reason.Errorf("use a disk for the chain: %w", err)
+		return nil, out, err
 	}
 	return m, out, nil
 }

@@ -35,16 +35,16 @@ const maxChallenges = 16
 
 // Errors of the Ledger.
 var (
-	ErrChallenge      = reason.New("its challenge is not one that the Base gave out in the last two minutes, or was used; fetch a new one and sign again")
+	ErrChallenge      = reason.New("the signed challenge is not one that the Base gave out in the last two minutes, or was used; fetch a new one and sign again")
 	ErrBusy           = reason.New("another change is being applied or on trial; wait until it is confirmed or undone, at most a minute or two")
 	ErrNoTry          = reason.New("no change is on trial; it was undone, or already confirmed")
-	ErrWrongTry       = reason.New("it confirms another change than the one on trial, or was signed by another App")
+	ErrWrongTry       = reason.New("the confirmation is for another change than the one on trial, or was signed by another App")
 	ErrNoOwnerAnyMore = reason.New("the change would take away its signer's role of owner, so it cannot be tried; sign it to hold at once")
-	ErrOldConnection  = reason.New("it came over a connection from before the change; connect again and confirm again")
+	ErrOldConnection  = reason.New("the confirmation came over a connection from before the change; connect again and confirm again")
 	ErrState          = reason.New("the saved posture cannot be used; the Base keeps to what is closed: restore the file, or reset the Base at its console")
 	ErrKnownApp       = reason.New("this App is already known; a pairing needs a fresh key")
-	ErrTooNew         = reason.New("it forbids the version that runs; install the newer one first, then forbid what is older")
-	ErrCutOff         = reason.New("it raises an App that was cut off for good; pair it again")
+	ErrTooNew         = reason.New("the change forbids the version that runs; install the newer one first, then forbid what is older")
+	ErrCutOff         = reason.New("the change raises an App that was cut off for good; pair it again")
 )
 
 // Config is what a Ledger needs.
@@ -364,8 +364,7 @@ func (l *Ledger) isCutOff(app SigningKey) bool {
 }
 
 // Submit takes a document that an App has signed (SignDocument). After it, what
-// is to be applied is Effective; then call Applied or Undo. An error is the bare reason,
-// because the App that has signed the document knows what was tried.
+// is to be applied is Effective; then call Applied or Undo.
 func (l *Ledger) Submit(signed []byte, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	var envelope systemv1.Signed
@@ -469,11 +468,11 @@ func (l *Ledger) Confirm(signed []byte, newConnection bool, now time.Duration) (
 	out := l.Tick(now)
 	c := &confirmation{signed: &systemv1.Signed{}, m: &systemv1.TryConfirmation{}, newConnection: newConnection, now: now}
 	if err := errors.Join(read(signed, MaxDocumentSize, c.signed), read(c.signed.GetMessage(), MaxDocumentSize, c.m)); err != nil {
-		return out, reason.Errorf("confirm a try: %w", err)
+		return out, err
 	}
 	for _, check := range l.confirmChecks {
 		if err := check.refuse(l, c); err != nil {
-			return out, reason.Errorf("confirm a try: %w", err)
+			return out, err
 		}
 	}
 	l.settle()
@@ -538,15 +537,13 @@ func (l *Ledger) appendOwn(origin systemv1.PostureDocument_Origin, p Posture, li
 func (l *Ledger) Enrol(app App, note string, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if _, known := findApp(l.chain.tip().posture.Apps, app.SigningKey); known {
-		return out, reason.Errorf("enrol the App %q: %w", app.Name, ErrKnownApp)
+		return out, ErrKnownApp
 	}
 	l.undoPending()
 	p := l.chain.tip().posture
 	p.Apps = append(slices.Clone(p.Apps), app)
 	err := l.appendOwn(systemv1.PostureDocument_ORIGIN_CEREMONY, p, nil, note)
-	if err != nil {
-		err = reason.Errorf("enrol the App %q: %w", app.Name, err)
-	} else {
+	if err == nil {
 		l.acts = append(l.acts, Act{Kind: ActEnrolled, Detail: app.Name + " as " + app.Role.Name()})
 	}
 	l.settle()
@@ -561,7 +558,7 @@ func (l *Ledger) Grant(length time.Duration, note string, now time.Duration) (Ou
 	p, revision := l.Posture()
 	p.SSH = &Lease{Length: length, GrantedIn: revision + 1}
 	if err := l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note); err != nil {
-		return out, reason.Errorf("lease SSH: %w", err)
+		return out, err
 	}
 	l.acts = append(l.acts, Act{Kind: ActGranted, Detail: fmt.Sprintf("SSH for %v: %s", length, note)})
 	l.settle()
@@ -608,14 +605,12 @@ func (l *Ledger) Limit(key SigningKey, role basev1.Role, note string, now time.D
 func (l *Ledger) Local(p Posture, lifts []uint64, note string, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if err := l.checkOldest(p); err != nil {
-		return out, reason.Errorf("take a posture from the console: %w", err)
+		return out, err
 	}
 	l.undoPending()
 	err := l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, lifts, note)
 	if err == nil {
 		l.phase, l.pendingUntil = phaseApplying, now+ApplyTime
-	} else {
-		err = reason.Errorf("take a posture from the console: %w", err)
 	}
 	return l.output(now, true), err
 }

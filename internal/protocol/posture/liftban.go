@@ -33,11 +33,11 @@ func (l *Ledger) liftBanWith(checks []orderCheck, signed []byte, now time.Durati
 	out := l.Tick(now)
 	m := &systemv1.LiftBanOrder{}
 	if _, err := l.takeOrder(checks, labelLiftBan, signed, m, now); err != nil {
-		return netip.Addr{}, out, reason.Errorf("lift a ban: %w", err)
+		return netip.Addr{}, out, err
 	}
 	addr, err := netip.ParseAddr(m.GetAddress())
 	if err != nil {
-		return netip.Addr{}, out, reason.Errorf("lift a ban: %w: the address: %w", ErrMalformed, err)
+		return netip.Addr{}, out, reason.Errorf("%w: the address: %w", ErrMalformed, err)
 	}
 	return addr.Unmap().WithZone(""), out, nil
 }

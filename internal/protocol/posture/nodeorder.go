@@ -4,7 +4,6 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // SignNodeOrder signs an order about the Bitcoin node with an App's key. The result is what
@@ -37,7 +36,7 @@ func (l *Ledger) nodeOrderWith(checks []orderCheck, signed []byte, now time.Dura
 	out := l.Tick(now)
 	m := &systemv1.NodeOrder{}
 	if _, err := l.takeOrder(checks, labelNodeOrder, signed, m, now); err != nil {
-		return nil, out, reason.Errorf("change the node: %w", err)
+		return nil, out, err
 	}
 	return m, out, nil
 }

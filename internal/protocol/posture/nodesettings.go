@@ -5,7 +5,6 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // SignNodeSettings signs the order to run another node with an App's key. The result is what
@@ -30,7 +29,7 @@ func (l *Ledger) changeNodeWith(checks []orderCheck, signed []byte, now time.Dur
 	out := l.Tick(now)
 	m := &systemv1.NodeSettingsOrder{}
 	if _, err := l.takeOrder(checks, labelNodeSettings, signed, m, now); err != nil {
-		return nil, out, reason.Errorf("change the settings of the node: %w", err)
+		return nil, out, err
 	}
 	return m.GetSettings(), out, nil
 }

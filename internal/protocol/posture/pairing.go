@@ -62,7 +62,7 @@ func (l *Ledger) pairingOrderWith(checks []orderCheck, signed []byte,
 		err = ErrPairingOrder
 	}
 	if err != nil {
-		return SigningKey{}, nil, out, reason.Errorf("take an order to let an App in: %w", err)
+		return SigningKey{}, nil, out, err
 	}
 	return signer, m, out, nil
 }
@@ -78,7 +78,7 @@ func (l *Ledger) pairingAnswerWith(checks []orderCheck, signed []byte,
 	m := &systemv1.PairingAnswer{}
 	signer, err := l.takeOrder(checks, labelPairingAnswer, signed, m, now)
 	if err != nil {
-		return SigningKey{}, nil, out, reason.Errorf("take the answer to a pairing: %w", err)
+		return SigningKey{}, nil, out, err
 	}
 	return signer, m, out, nil
 }
@@ -120,11 +120,11 @@ func (v *View) PairingMatched(answer *systemv1.PairingAnswer, report []byte) (bo
 func (v *View) pairingMatchedWith(checks []pairingReportCheck, answer *systemv1.PairingAnswer, report []byte) (bool, error) {
 	signed, m := &systemv1.Signed{}, &systemv1.PairingReport{}
 	if err := errors.Join(read(report, MaxDocumentSize, signed), read(signed.GetMessage(), MaxDocumentSize, m)); err != nil {
-		return false, reason.Errorf("verify the Base's word about a pairing: %w", err)
+		return false, err
 	}
 	for _, check := range checks {
 		if err := check.refuse(v, answer, signed, m); err != nil {
-			return false, reason.Errorf("verify the Base's word about a pairing: %w", err)
+			return false, err
 		}
 	}
 	return m.GetMatched(), nil

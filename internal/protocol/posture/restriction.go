@@ -97,11 +97,11 @@ func parseRestriction(raw []byte) (*systemv1.Restriction, Restriction, error) {
 	case *systemv1.Restriction_AppCutOff:
 		r.Type = ClosingApp
 		if copy(r.App[:], what.AppCutOff.GetSigningKey()) != len(r.App) || len(what.AppCutOff.GetSigningKey()) != len(r.App) {
-			return nil, Restriction{}, reason.Errorf("restriction %d: %w: the key of the App has %d bytes, not 32",
-				r.Number, ErrMalformed, len(what.AppCutOff.GetSigningKey()))
+			return nil, Restriction{}, reason.Errorf("%w: restriction %d, in which the key of the App has %d bytes, not 32",
+				ErrMalformed, r.Number, len(what.AppCutOff.GetSigningKey()))
 		}
 	default:
-		return nil, Restriction{}, reason.Errorf("restriction %d: %w: it closes nothing", r.Number, ErrMalformed)
+		return nil, Restriction{}, reason.Errorf("%w: restriction %d closes nothing", ErrMalformed, r.Number)
 	}
 	return &m, r, nil
 }
@@ -133,7 +133,7 @@ var closingChecks = []closingCheck{
 	{"no owner", func(c *chain, closing Closing) error {
 		for _, p := range c.lastPostures() {
 			if app, found := findApp(p.Apps, closing.App); found && app.Role == roleOwner && closing.Type == ClosingApp {
-				return reason.Errorf("cut off %q: %w", app.Name, ErrOwnerCutOff)
+				return reason.Errorf("%q: %w", app.Name, ErrOwnerCutOff)
 			}
 		}
 		return nil

@@ -97,10 +97,10 @@ func (l *Ledger) resetWith(checks []orderCheck, signed []byte, now time.Duration
 	out := l.Tick(now)
 	m := &systemv1.ResetOrder{}
 	if _, err := l.takeOrder(checks, labelReset, signed, m, now); err != nil {
-		return false, out, reason.Errorf("reset the Base: %w", err)
+		return false, out, err
 	}
 	if m.GetName() != l.Effective().NodeName {
-		return false, out, reason.Errorf("reset the Base: %w", ErrOtherName)
+		return false, out, ErrOtherName
 	}
 	return m.GetEraseChain(), out, nil
 }

@@ -113,24 +113,32 @@ func VerifyChain(expect Expectation, history, report []byte) (*View, error) {
 func verifyWith(checks []reportCheck, expect Expectation, history, report []byte) (*View, error) {
 	var m systemv1.PostureChain
 	if err := read(history, MaxChainSize, &m); err != nil {
-		return nil, reason.Errorf("verify the Base's posture: %w", err)
+		return nil, unverified(err)
 	}
 	c, err := verifyChain(expect.Base, &m)
 	if err != nil {
-		return nil, reason.Errorf("verify the Base's posture: %w", err)
+		return nil, unverified(err)
 	}
 	return believe(checks, expect, c, report)
+}
+
+// unverified says that nothing that the Base has shown counts. ErrOlder and ErrReport say so themselves.
+func unverified(err error) error {
+	if errors.Is(err, ErrOlder) || errors.Is(err, ErrReport) {
+		return err
+	}
+	return reason.Errorf("the Base's posture does not verify (%w); do not rely on it, and check the Base's console", err)
 }
 
 // believe checks a report against a verified chain.
 func believe(checks []reportCheck, expect Expectation, c *chain, report []byte) (*View, error) {
 	l := &looking{Expectation: expect, chain: c, signed: &systemv1.Signed{}, report: &systemv1.PostureReport{}}
 	if err := errors.Join(read(report, MaxDocumentSize, l.signed), read(l.signed.GetMessage(), MaxDocumentSize, l.report)); err != nil {
-		return nil, reason.Errorf("verify the Base's report: %w", err)
+		return nil, unverified(err)
 	}
 	for _, check := range checks {
 		if err := check.refuse(l); err != nil {
-			return nil, reason.Errorf("verify the Base's report: %w", err)
+			return nil, unverified(err)
 		}
 	}
 	gap := expect.Memory != (Memory{}) && expect.Memory.Revision < c.entries[0].doc.GetRevision()

@@ -27,7 +27,7 @@ const (
 // Errors of reading.
 var (
 	// ErrMalformed: these bytes are not the message they should be.
-	ErrMalformed = reason.New("malformed")
+	ErrMalformed = reason.New("the message cannot be read")
 	// ErrUnknownField: the message has a field that this version does not know.
 	ErrUnknownField = reason.New("the message has an unknown field; update the Base or the App, whichever is older")
 )
@@ -36,10 +36,10 @@ var (
 func read(b []byte, limit int, m proto.Message) error {
 	name := m.ProtoReflect().Descriptor().Name()
 	if len(b) > limit {
-		return reason.Errorf("%s of %d bytes: %w: at most %d are read", name, len(b), ErrMalformed, limit)
+		return reason.Errorf("%w: %s of %d bytes; at most %d are read", ErrMalformed, name, len(b), limit)
 	}
 	if err := proto.Unmarshal(b, m); err != nil {
-		return reason.Errorf("%s of %d bytes: %w: %w", name, len(b), ErrMalformed, err)
+		return reason.Errorf("%w: %s of %d bytes: %w", ErrMalformed, name, len(b), err)
 	}
 	return nil
 }
