@@ -277,8 +277,12 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 		r.known = []*inForce{{r.before[0].number, r.wanted, r.files}}
 		return false, nil
 	}
-	if !r.revocable && r.before != nil {
-		if err := r.closeAtOnce(ctx); err != nil {
+	if r.before != nil {
+		certain := r.wanted
+		if r.revocable { // the runs that gave way to it closed something for good
+			certain = r.before[len(r.before)-1].effective
+		}
+		if err := r.closeAtOnce(ctx, certain); err != nil {
 			return false, err
 		}
 	}
@@ -305,15 +309,16 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 }
 
 // closeAtOnce ends what is over for good before anything else is done: writing, validating and
-// reloading take a second or more on a small machine. The reload of the packet filter removes the
-// blocks, once its rules say the same. They come first, because sshd takes a while to stop.
-func (r *Run) closeAtOnce(ctx context.Context) error {
-	if closings := closingsOf(r.before, r.wanted); len(closings) > 0 {
+// reloading take a second or more on a small machine. What certain has closed is over, even if this
+// run is taken back. The reload of the packet filter removes the blocks, once its rules say the same.
+// They come first, because sshd takes a while to stop.
+func (r *Run) closeAtOnce(ctx context.Context, certain posture.Effective) error {
+	if closings := closingsOf(r.before, certain); len(closings) > 0 {
 		if err := r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) }); err != nil {
 			return err
 		}
 	}
-	if r.wanted.SSH == nil && hadSSH(r.before) {
+	if certain.SSH == nil && hadSSH(r.before) {
 		return r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH)
 	}
 	return nil

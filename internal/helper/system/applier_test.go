@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -546,5 +547,48 @@ func TestAClosingThatGivesWayAtAnyStepLeavesAllClosed(t *testing.T) {
 			b.world.IsBlocked(50002) {
 			t.Errorf("a second closing at %q: in force is %+v", steps[next-1], e)
 		}
+	}
+}
+
+// The attack: a lease is ended, and a Middleware that was taken over brings a document just then that
+// an owner has signed. It closes something else, so the closing gives way to it, and a document is
+// examined at length before anything is in force.
+func TestAClosingThatGivesWayToADocumentIsDoneAtOnce(t *testing.T) {
+	f := &failOnce{}
+	b := newBase(t)
+	b.fail = f.step
+	b.start()
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	a.mustSubmit(open)
+	b.settled()
+	withoutSSH := posture.SignDocument(a.draft(false, func(p *posture.Posture, _ uint64) { p.SSH = nil }), a.seed)
+	documented := make(chan error, 1)
+	f.meet("render", func() {
+		go func() { documented <- a.submitSigned(withoutSSH) }()
+		until(t, "the document is recorded", func() error {
+			if b.helper.Effective().SSH != nil {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+	})
+	var late atomic.Bool
+	b.world.WhenExamined(func() {
+		if !b.world.IsBlocked(50002) {
+			late.Store(true)
+		}
+	})
+	if err := b.restrict(caller.Console, endLease(posture.KindElectrum)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-documented; err != nil {
+		t.Errorf("the document: %v", err)
+	}
+	if late.Load() {
+		t.Error("the port was still open while the document was examined")
+	}
+	b.settled()
+	if e := b.helper.Effective(); e.SSH != nil || len(e.Endpoints) != 1 || b.world.IsBlocked(50002) {
+		t.Errorf("in force is %+v", e)
 	}
 }
