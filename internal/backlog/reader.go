@@ -1,8 +1,9 @@
 package backlog
 
 import (
-	"errors"
 	"fmt"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // maxMissed is the largest number of missing events that is believed: a bitbox-node that was taken
@@ -51,8 +52,8 @@ type Gap struct {
 }
 
 var (
-	errNoRun = errors.New("the stream of events does not say to which run they belong")
-	errOrder = errors.New("the numbers of events do not follow each other")
+	errNoRun = reason.New("the stream of events does not say to which run they belong")
+	errOrder = reason.New("the numbers of events do not follow each other")
 )
 
 // Begin takes the begin of a stream that was requested with Place, and tells what is missing.

@@ -1,9 +1,9 @@
 package node
 
 import (
-	"errors"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -84,7 +84,7 @@ func (c *chain) kept(hashes map[uint64]string) int {
 }
 
 // errMoved: the chain has changed while it was asked for.
-var errMoved = errors.New("the best chain has changed in between")
+var errMoved = reason.New("the best chain has changed in between")
 
 // follow takes the new blocks: those of unknown, in their order.
 func (c *chain) follow(tip uint64, hashes map[uint64]string, blocks []*basev1.Block) (change, error) {

@@ -16,12 +16,11 @@ package node
 import (
 	"context"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"math"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Node is a Bitcoin node. Its methods return a *Trouble if the node cannot be asked, or if its
@@ -91,7 +90,7 @@ func Text(text string) string { return harmless.Cut(harmless.Line(text), maxText
 // Height checks a height that a node has told.
 func Height(height int64) (uint64, error) {
 	if height < 0 || height > maxHeight {
-		return 0, fmt.Errorf("the node told the height %d, which no chain has", height)
+		return 0, reason.Errorf("the node told the height %d, which no chain has", height)
 	}
 	return uint64(height), nil
 }
@@ -99,7 +98,7 @@ func Height(height int64) (uint64, error) {
 // Hash checks a hash that a node has told.
 func Hash(hash string) error {
 	if b, err := hex.DecodeString(hash); err != nil || len(b) != 32 {
-		return errors.New("the node told a hash that is not 64 hexadecimal digits")
+		return reason.New("the node told a hash that is not 64 hexadecimal digits")
 	}
 	return nil
 }
@@ -140,7 +139,7 @@ func ParseNetwork(name string) (basev1.Network, error) {
 	if n, ok := networks[name]; ok {
 		return n, nil
 	}
-	return 0, fmt.Errorf("there is no network %q; it is one of mainnet, testnet4, signet, regtest, simnet", harmless.Word(name))
+	return 0, reason.Errorf("there is no network %q; it is one of mainnet, testnet4, signet, regtest, simnet", harmless.Word(name))
 }
 
 var networks = map[string]basev1.Network{

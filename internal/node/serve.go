@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Bounds of what one user may ask. Each answer comes from memory.
@@ -69,7 +69,7 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	server := ipc.Server{
 		Authorize: func(peer ipc.Peer) error {
 			if !slices.Contains(s.Users, peer.UID) {
-				return fmt.Errorf("user %d may not ask about the node", peer.UID)
+				return reason.Errorf("user %d may not ask about the node", peer.UID)
 			}
 			return nil
 		},
@@ -77,11 +77,11 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 			v, known := verbs[nodev1.Verb(request.Kind)]
 			switch {
 			case !known || (v.find == nil && s.Watcher == nil):
-				return fmt.Errorf("there is no verb %d", request.Kind)
+				return reason.Errorf("there is no verb %d", request.Kind)
 			case request.Size > v.size:
-				return fmt.Errorf("a request of this verb has at most %d bytes, and this one %d", v.size, request.Size)
+				return reason.Errorf("a request of this verb has at most %d bytes, and this one %d", v.size, request.Size)
 			case !budgets.of(peer.UID).AllowN(time.Now(), max(1, v.cost)):
-				return errors.New("it asks too often")
+				return reason.New("it asks too often")
 			}
 			content, err := request.Read()
 			if err != nil {
@@ -266,7 +266,7 @@ func follow(ctx context.Context, f *Follower, each func(News) error) error {
 			case !open && f.ended:
 				return errEnded
 			case !open:
-				return errors.New("it reads too slowly")
+				return reason.New("it reads too slowly")
 			}
 			if err := each(news); err != nil {
 				return err

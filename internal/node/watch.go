@@ -13,6 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 const (
@@ -306,10 +307,10 @@ func (w *Watcher) Blocks() []*basev1.Block {
 }
 
 // errTooMany: there are maxFollowers.
-var errTooMany = errors.New("too many follow the node already")
+var errTooMany = reason.New("too many follow the node already")
 
 // errEnded: bitbox-node ends.
-var errEnded = errors.New("bitbox-node ends")
+var errEnded = reason.New("bitbox-node ends")
 
 // Follow has what is new from now on put into a Follower. The blocks are those that were known
 // at that moment.

@@ -8,7 +8,6 @@ package nodeclient
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // DefaultSocket is where bitbox-node listens on the appliance.
@@ -67,10 +67,10 @@ func Dial(path string) *Client {
 }
 
 // ErrNone is returned where there is no node to ask about.
-var ErrNone = errors.New("this Base has no node")
+var ErrNone = reason.New("this Base has no node")
 
 // ErrAway is returned when bitbox-node should answer and does not.
-var ErrAway = errors.New("the Base's node process does not answer")
+var ErrAway = reason.New("the Base's node process does not answer")
 
 // Node returns how the node is. A Base without a node says so; that is no error.
 func (c *Client) Node(ctx context.Context) (*basev1.Node, error) {
@@ -207,7 +207,7 @@ func isOurs(event *basev1.Event) bool {
 	return false
 }
 
-var errOther = errors.New("the answer of the Base's node process is another one than was asked for")
+var errOther = reason.New("the answer of the Base's node process is another one than was asked for")
 
 // call asks for one reply, without a content.
 func (c *Client) call(ctx context.Context, verb nodev1.Verb) (*nodev1.NodeReply, error) {
@@ -271,7 +271,7 @@ func (c *Client) once(ctx context.Context, verb nodev1.Verb, content []byte) (*n
 }
 
 // errEnough ends a stream.
-var errEnough = errors.New("that was the last reply that is needed")
+var errEnough = reason.New("that was the last reply that is needed")
 
 // stream hands each reply, bounded, to receive.
 func (c *Client) stream(ctx context.Context, verb nodev1.Verb, content []byte, receive func(*nodev1.NodeReply) error) error {
@@ -288,7 +288,7 @@ func (c *Client) stream(ctx context.Context, verb nodev1.Verb, content []byte, r
 			c.sees()
 		}
 		if err != nil {
-			return fmt.Errorf("ask the Base's node process: %w", err)
+			return reason.Errorf("ask the Base's node process: %w", err)
 		}
 		reply, err := Parse(b)
 		if err != nil {

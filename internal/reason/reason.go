@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 )
 
 // module is the path of this module. The types of errors that are declared in it have texts of our own. Program
@@ -30,29 +32,35 @@ type Teller interface {
 
 // own is an error that New or Errorf has made: its text is ours, and a library could not have made it.
 type own struct {
-	text   string
+	text   string  // for engineers
+	told   string  // for people
 	causes []error // those that the format wraps
-	shown  []error // those that stand in the text, in their order
 }
 
 // New makes an error, as errors.New does, whose text people may read.
-func New(text string) error { return &own{text: text} }
+func New(text string) error { return &own{text: text, told: text} }
 
 // Errorf makes an error, as fmt.Errorf does, whose format people may read. Of replaces what libraries have made
 // among its arguments.
 func Errorf(format string, args ...any) error {
 	made := fmt.Errorf(format, args...)
-	err := &own{text: made.Error(), causes: causesOf(made)}
-	for _, arg := range args {
-		if shown, is := arg.(error); is {
-			err.shown = append(err.shown, shown)
+	told := slices.Clone(args)
+	for i, arg := range args {
+		if err, is := arg.(error); is {
+			told[i] = retold{err}
 		}
 	}
-	return err
+	return &own{text: made.Error(), told: fmt.Errorf(format, told...).Error(), causes: causesOf(made)}
 }
 
 func (o *own) Error() string   { return o.text }
+func (o *own) Reason() string  { return o.told }
 func (o *own) Unwrap() []error { return o.causes }
+
+// retold stands for an error in a text for people.
+type retold struct{ error }
+
+func (r retold) Error() string { return text(r.error) }
 
 func causesOf(err error) []error {
 	var causes []error
@@ -65,28 +73,32 @@ func causesOf(err error) []error {
 	return slices.DeleteFunc(causes, func(cause error) bool { return cause == nil })
 }
 
-// Of is the text of an error in one line, as far as it was made in this module: by New or Errorf, or as a type
-// that is declared here. Words of our own replace each other error, also one that package errors or fmt has
-// made: nothing tells whether a library had it made.
+// Of is the text of an error in one harmless line, as far as it was made in this module: by New or Errorf, or as
+// a type that is declared here. Words of our own replace each other error, also one that package errors or fmt
+// has made: nothing tells whether a library had it made.
 func Of(err error) string {
-	return strings.Join(strings.Fields(strings.ReplaceAll(text(err), "\n", "; ")), " ")
+	line := strings.ReplaceAll(strings.ToValidUTF8(text(err), "?"), "\n", "; ")
+	return strings.Join(strings.Fields(harmless.Line(line)), " ")
 }
 
 func text(err error) string {
-	if teller, is := err.(Teller); is {
-		return teller.Reason()
+	if reflect.TypeOf(err) == joined {
+		var all []string
+		for _, cause := range causesOf(err) {
+			all = append(all, text(cause))
+		}
+		return strings.Join(all, "; ")
 	}
 	if !isOurs(err) {
 		return words(err)
 	}
-	shown := causesOf(err)
-	if o, is := err.(*own); is {
-		shown = o.shown
+	if teller, is := err.(Teller); is {
+		return teller.Reason()
 	}
+	// A type of ours has one text. A cause usually stands at its end, and several stand in their order.
 	all := err.Error()
-	// From the end: a cause usually stands at the end of a text, and several stand in their order.
 	end := len(all)
-	for _, cause := range slices.Backward(shown) {
+	for _, cause := range slices.Backward(causesOf(err)) {
 		old := cause.Error()
 		at := strings.LastIndex(all[:end], old)
 		if at < 0 {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 )
 
 // typed is an error of ours with a cause that its text does not show.
@@ -80,6 +82,39 @@ func TestReasonsAreInOurOwnWords(t *testing.T) {
 				t.Errorf("%s: %q has %q", name, Of(c.err), of)
 			}
 		}
+	}
+}
+
+// foreign is a cause with the text that a stranger has chosen.
+type foreign string
+
+func (f foreign) Error() string { return "the App's name is " + string(f) }
+
+// A text that somebody chose stands among our words: a name, an answer of a program, an error of ours that has it.
+// It must not write a second line, drive a terminal, or hide that a library's text is replaced.
+func TestATextFromOutsideStaysOneHarmlessLineAndHidesNoCause(t *testing.T) {
+	library := errors.New("ssh: no key found")
+	failed := "it failed; the Base's log says why"
+	for _, text := range []string{"\x1b[2J", "\u009b2J", "\x9b2J", "a\nb\rc\u2028d\u0085e", "\u202eevil", "\xff", library.Error()} {
+		for name, err := range map[string]error{
+			"made":      New(text),
+			"an answer": Errorf("read the key: %w: %s", library, text),
+			"a name":    Errorf("read the key of %s: %w", text, library),
+			"its type":  Errorf("read the key: %w: %s", foreign(text), text),
+			"several":   errors.Join(foreign(text), library),
+		} {
+			got := Of(err)
+			if !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("%s: %q is no harmless line", name, got)
+			}
+			if errors.Is(err, library) && !strings.Contains(got, failed) {
+				t.Errorf("%s: %q keeps a library's text", name, got)
+			}
+		}
+	}
+	// The broken variant searches the text for that of the cause, and finds the one from outside.
+	if got := Of(Errorf("read it: %w: %s", library, "ssh: no key found.pem")); got != "read it: "+failed+": ssh: no key found.pem" {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -23,26 +23,15 @@ func nameless(file *ast.File) (at []token.Pos) {
 	return at
 }
 
-// forEngineers are packages and files whose errors end in a journal, or of which a person need not read more
-// than that it failed.
-var forEngineers = map[string]bool{
-	"internal/backlog": true, "internal/helper/events": true, "internal/middleware/events": true,
-	"internal/node": true, "internal/nodeclient": true,
-	"internal/helper/audit/host.go": true, "internal/helper/audit/loose.go": true,
-}
-
 // People read errors of the helper and of the Middleware. Package reason lets only those texts through of
 // which it knows that they are ours.
 func TestTheBaseMakesErrorsOfWhichItKnowsThatTheyAreItsOwn(t *testing.T) {
 	for _, p := range goList(t, nil, "-deps", "./internal/helper/...", "./internal/middleware/daemon") {
 		pkg, ours := strings.CutPrefix(p.ImportPath, module+"/")
-		if !ours || pkg == reasons || forEngineers[pkg] || !within(pkg, "internal") {
+		if !ours || pkg == reasons || !within(pkg, "internal") {
 			continue
 		}
 		for _, name := range p.GoFiles {
-			if forEngineers[pkg+"/"+name] {
-				continue
-			}
 			files := token.NewFileSet()
 			file, err := parser.ParseFile(files, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
 			if err != nil {

@@ -34,7 +34,7 @@ var groups = []group{
 	{folder: "internal/digits"},
 	{folder: "internal/failpoint"},
 	{folder: "internal/harmless"},
-	{folder: reasons},
+	{folder: reasons, may: []string{"internal/harmless"}},
 	{folder: "internal/rootfile"},
 	{folder: "internal/secret"},
 	{folder: "internal/timespan"},
@@ -48,7 +48,7 @@ var groups = []group{
 	}, risky: []string{"os/exec"}},
 	{folder: "internal/state", may: []string{"internal/atomicfile"}},
 	// The rules that App and Base share.
-	{folder: "internal/protocol", may: []string{"api", "internal/atomicfile", "internal/reason", "internal/secret"}},
+	{folder: "internal/protocol", may: []string{"api", "internal/atomicfile", "internal/secret"}},
 	// Names and addresses on the local network.
 	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
 	// Root. No package here opens a port or parses what a stranger sends.
@@ -56,13 +56,13 @@ var groups = []group{
 		"api", "internal/atomicfile", "internal/backlog", "internal/bitcoincore", "internal/bootdisk", "internal/bounded",
 		"internal/failpoint", "internal/harmless", "internal/helperclient", "internal/ipc",
 		"internal/node/settings", // which node the Base runs: a table, and files of root's
-		"internal/protocol", "internal/reason", "internal/rootfile", "internal/secret", "internal/state", "internal/timespan",
+		"internal/protocol", "internal/rootfile", "internal/secret", "internal/state", "internal/timespan",
 		"internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
 	// Quotas of projects, which only ioctl and quotactl set.
 	{folder: "internal/helper/quota", risky: []string{"unsafe"}},
 	// The one way to the helper.
-	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol", "internal/reason"}},
+	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol"}},
 	// The Bitcoin node, a guest. It speaks HTTP to a program that strangers speak to.
 	{folder: "internal/node", may: []string{"api", "internal/backlog", "internal/bitcoincore", "internal/harmless", "internal/ipc",
 		"internal/rootfile", "internal/timespan"},
@@ -78,7 +78,7 @@ var groups = []group{
 	// Faces the network, without privilege.
 	{folder: "internal/middleware", may: []string{
 		"api", "internal/backlog", "internal/boottime", "internal/failpoint", "internal/helperclient", "internal/nodeclient",
-		"internal/protocol", "internal/reason", "internal/state", "internal/version",
+		"internal/protocol", "internal/state", "internal/version",
 	}},
 	// A whole Base in one process, for a developer.
 	{folder: "internal/devbase", may: []string{

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // Bounds of what is read.
@@ -36,10 +36,10 @@ type Host struct {
 // output. The program ends with ctx.
 func (Host) Run(ctx context.Context, input string, argv ...string) (Output, error) {
 	failed := func(err error) (Output, error) {
-		return Output{}, fmt.Errorf("run %s: %w", argv[0], err)
+		return Output{}, reason.Errorf("run %s: %w", argv[0], err)
 	}
 	if !filepath.IsAbs(argv[0]) {
-		return failed(errors.New("its path is not absolute"))
+		return failed(reason.New("its path is not absolute"))
 	}
 	var stdout, stderr limitedBuffer
 	command := programs.Command(ctx, argv...)
@@ -50,9 +50,9 @@ func (Host) Run(ctx context.Context, input string, argv ...string) (Output, erro
 	err := command.Run()
 	switch {
 	case ctx.Err() != nil:
-		return failed(fmt.Errorf("it took too long: %w", ctx.Err()))
+		return failed(reason.Errorf("it took too long: %w", ctx.Err()))
 	case stdout.full || stderr.full:
-		return failed(fmt.Errorf("it printed more than %d bytes", maxOutputSize))
+		return failed(reason.Errorf("it printed more than %d bytes", maxOutputSize))
 	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -86,7 +86,7 @@ func (Host) ReadFile(path string) ([]byte, error) {
 	defer func() { _ = file.Close() }()
 	content, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
 	if err == nil && len(content) > maxFileSize {
-		err = fmt.Errorf("read %s: it is longer than %d bytes", path, maxFileSize)
+		err = reason.Errorf("read %s: it is longer than %d bytes", path, maxFileSize)
 	}
 	return content, err
 }
@@ -125,11 +125,11 @@ func (Host) ReadDir(path string) ([]string, error) {
 func (Host) CloseFile(root, path string) error {
 	below, err := filepath.Rel(root, path)
 	if err != nil {
-		return fmt.Errorf("close %q: %w", printable(path), err)
+		return reason.Errorf("close %q: %w", printable(path), err)
 	}
 	inside, err := os.OpenRoot(root)
 	if err != nil {
-		return fmt.Errorf("close %q: %w", printable(path), err)
+		return reason.Errorf("close %q: %w", printable(path), err)
 	}
 	defer inside.Close()
 	file, err := inside.OpenFile(below, os.O_RDONLY|syscall.O_NONBLOCK, 0) // no pipe makes it wait
@@ -137,7 +137,7 @@ func (Host) CloseFile(root, path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("close %q: %w", printable(path), err)
+		return reason.Errorf("close %q: %w", printable(path), err)
 	}
 	defer file.Close()
 	info, err := file.Stat()
@@ -145,7 +145,7 @@ func (Host) CloseFile(root, path string) error {
 		err = file.Chmod(info.Mode() &^ 0o002)
 	}
 	if err != nil {
-		return fmt.Errorf("close %q: %w", printable(path), err)
+		return reason.Errorf("close %q: %w", printable(path), err)
 	}
 	return nil
 }
@@ -167,7 +167,7 @@ func (Host) Now() time.Time { return time.Now() }
 // Reapply implements System.
 func (h Host) Reapply(ctx context.Context) error {
 	if h.Apply == nil {
-		return errors.New("put the posture in force again: the system helper does that, but it is not running; type `systemctl start " +
+		return reason.New("put the posture in force again: the system helper does that, but it is not running; type `systemctl start " +
 			systemUnit + "`")
 	}
 	return h.Apply(ctx)

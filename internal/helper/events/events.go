@@ -3,7 +3,6 @@ package events
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // maxWaiting is how many events wait for one watcher. One that reads more slowly is ended, so that
@@ -132,7 +132,7 @@ func (h *Hub) Watch(ctx context.Context, c *caller.Call, asked *systemv1.WatchSy
 		select {
 		case event, open := <-watcher:
 			if !open {
-				return nil, errors.New("the watcher reads too slowly")
+				return nil, reason.New("the watcher reads too slowly")
 			}
 			if err := send(event); err != nil {
 				return nil, err

@@ -2,7 +2,6 @@ package events
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
@@ -33,7 +33,7 @@ func (h *Hub) Keep(directory string) error {
 		err = atomicfile.WriteFileAtomic(filepath.Join(directory, keptFile), content, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("keep the last events for the next start: %w", err)
+		return reason.Errorf("keep the last events for the next start: %w", err)
 	}
 	return nil
 }
@@ -52,10 +52,10 @@ func (h *Hub) Resume(directory string) error {
 		err = proto.Unmarshal(content, kept)
 	}
 	if err == nil && (kept.GetRun() == 0 || uint64(len(kept.GetEvents())) > kept.GetNumber()) {
-		err = errors.New("its numbers cannot be")
+		err = reason.New("its numbers cannot be")
 	}
 	if err := errors.Join(err, os.Remove(path), atomicfile.SyncDir(directory)); err != nil {
-		return fmt.Errorf("go on with the events of the last start: %w", err)
+		return reason.Errorf("go on with the events of the last start: %w", err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

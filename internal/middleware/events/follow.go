@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/backlog"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 // followAgain is the pause after a broken stream before the helper's events are asked for again.
@@ -201,7 +201,7 @@ func (h *Hub) FollowNode(ctx context.Context, node Node) {
 }
 
 // errNodeEnds ends a stream.
-var errNodeEnds = errors.New("bitbox-node ends")
+var errNodeEnds = reason.New("bitbox-node ends")
 
 // name completes the App in an event of the helper, which knows only its id.
 func name(event *basev1.Event, apps Apps) {

@@ -3,7 +3,6 @@ package events
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -54,7 +54,7 @@ const (
 )
 
 // ErrNoHistory: the history of events cannot be used.
-var ErrNoHistory = errors.New("the history of events cannot be used; what happens from now on is told all the same")
+var ErrNoHistory = reason.New("the history of events cannot be used; what happens from now on is told all the same")
 
 // policies has the kinds of events, by their names in events.proto, that are not simply kept and
 // reported at once.
@@ -203,14 +203,14 @@ func openHistory(db *state.DB) (*history, error) {
 		return tx.ForEach(bucketEvents, func(key string, value []byte) error {
 			e := &basev1.Event{}
 			if err := proto.Unmarshal(value, e); err != nil || len(key) != 8 || binary.BigEndian.Uint64([]byte(key)) != e.GetSequence() {
-				return fmt.Errorf("%w: an event cannot be read: %w", state.ErrDamaged, err)
+				return reason.Errorf("%w: an event cannot be read: %w", state.ErrDamaged, err)
 			}
 			h.events = append(h.events, e)
 			return nil
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the history of events: %w", err)
+		return nil, reason.Errorf("read the history of events: %w", err)
 	}
 	h.last = h.forgotten
 	if n := len(h.events); n > 0 {
@@ -270,7 +270,7 @@ func (h *history) write(e *basev1.Event, marks ...*mark) (added, error) {
 	}
 	if err != nil {
 		e.Sequence = 0
-		return added{}, fmt.Errorf("keep an event: %w", err)
+		return added{}, reason.Errorf("keep an event: %w", err)
 	}
 	return added{event: e, forgotten: forgotten, oldest: oldest}, nil
 }
@@ -297,7 +297,7 @@ func (h *history) end(gap uint64, heard ...*mark) error {
 			tx.Put(bucketMarks, markForgotten, binary.BigEndian.AppendUint64(nil, gap)))
 	})
 	if err != nil {
-		return fmt.Errorf("end the history of events: %w", err)
+		return reason.Errorf("end the history of events: %w", err)
 	}
 	return nil
 }
