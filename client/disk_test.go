@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	basereason "github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
 
 var ssd = &basev1.Disk{Name: "sda", Id: strings.Repeat("a1", 16), Model: "CT2000MX500SSD1", SerialEnd: "A1B2", SizeBytes: 2_000_398_934_016}
@@ -96,7 +97,7 @@ func TestADiskInTroubleIsToldOf(t *testing.T) {
 	failing := proto.CloneOf(ssd)
 	failing.Health = &basev1.DiskHealth{Verdict: basev1.DiskHealth_VERDICT_FAILING, Reason: "it could not read back 8 sectors"}
 	h.setDisk(t, failing)
-	h.Machine.Fail("prepare disk", errors.New("the disk of the chain is damaged"))
+	h.Machine.Fail("prepare disk", basereason.New("the disk of the chain is damaged"))
 	if err := h.session.UseDisk(t.Context(), h.disk(t), false, false); err != nil {
 		t.Fatal(Explain(err))
 	}

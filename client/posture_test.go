@@ -23,6 +23,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	basereason "github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
@@ -481,7 +482,7 @@ func TestGivingUpWhileConfirmingReportsAnUnknownResult(t *testing.T) {
 
 func TestChangeThatCannotBeAppliedIsUndoneWithAReason(t *testing.T) {
 	h := newHouse(t)
-	h.Machine.Break(errors.New("the rules do not parse"))
+	h.Machine.Break(basereason.New("the rules do not parse"))
 	_, err := h.session.Apply(t.Context(), expose)
 	if err == nil || !strings.Contains(Explain(err), "the rules do not parse") {
 		t.Errorf("the owner is told %v", err)

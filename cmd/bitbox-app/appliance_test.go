@@ -26,6 +26,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
@@ -131,7 +132,7 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		})
 		a.Advance(time.Minute) // the helper reports for a while what it has just found
 	case "break":
-		a.Machine.Break(errors.New("the rules do not parse"))
+		a.Machine.Break(reason.New("the rules do not parse"))
 	case "image":
 		ts.Check(a.Software.BecomeImage())
 	case "forge":
