@@ -1,6 +1,7 @@
 package system
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -91,7 +92,9 @@ func TestAnOrderlyStopOfTheHelperLosesNoEvent(t *testing.T) {
 	since := func(run, after uint64, reasons int) (first *systemv1.SystemEvent, got []string) {
 		t.Helper()
 		enough := errors.New("enough")
-		err := b.as(caller.Middleware).Each(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a lost event never comes
+		defer cancel()
+		err := b.as(caller.Middleware).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
 			WatchSystem: &systemv1.WatchSystem{Run: run, After: after}}}, func(reply *systemv1.SystemReply) error {
 			e := reply.GetEvent()
 			if first == nil {
@@ -106,7 +109,7 @@ func TestAnOrderlyStopOfTheHelperLosesNoEvent(t *testing.T) {
 			return nil
 		})
 		if !errors.Is(err, enough) {
-			t.Fatal(err)
+			t.Fatalf("%v; before it, %q came after %v", err, got, first)
 		}
 		return first, got
 	}
