@@ -57,8 +57,7 @@ func (c *Client) stream(ctx context.Context, kind uint16, request []byte, yield 
 	if err != nil {
 		return err
 	}
-	dialer := net.Dialer{Timeout: DialTime}
-	conn, err := dialer.DialContext(ctx, "unix", address.Name)
+	conn, err := connect(ctx, address.Name)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return ErrNotRunning
 	}
@@ -88,6 +87,27 @@ func (c *Client) stream(ctx context.Context, kind uint16, request []byte, yield 
 		}
 	}
 }
+
+// connect waits for its turn while the queue of the socket is full. Of a socket that does not block,
+// as Go's are, the kernel would refuse it at once, so one user with many connections could keep the
+// others out.
+func connect(ctx context.Context, path string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, DialTime)
+	defer cancel()
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		if wait(ctx, queuePause); ctx.Err() != nil {
+			return nil, err
+		}
+	}
+}
+
+// queuePause is how long to wait before the next try to get into the queue. A server accepts some
+// connections in that time.
+const queuePause = time.Millisecond
 
 func hungUp(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)

@@ -42,6 +42,9 @@ const (
 	// MaxRefusing is how many connections of one user are left so at the same time. Further ones
 	// are closed at once.
 	MaxRefusing = 1024
+	// MaxTold is how many connections of one user that ended without an answer are told to the log
+	// in each RefusalTime.
+	MaxTold = 8
 )
 
 // endOfStream takes the place of a length, after the last answer.

@@ -327,11 +327,89 @@ func TestARefusedUserIsSlowedDown(t *testing.T) {
 		})
 	}
 	calling.Wait()
-	most := callers * (int64(time.Since(began)/RefusalTime) + 1)
-	if asked.Load() > most || refused.Load() > most/callers*2 {
+	times := int64(time.Since(began)/RefusalTime) + 1
+	if most := callers * times; asked.Load() > most || refused.Load() > MaxTold*times {
 		t.Errorf("%d connections were refused, and not %d, and %d logged", asked.Load(), most, refused.Load())
 	}
 	close(answer)
+}
+
+// The attack: so many connections wait to be accepted that the kernel takes no more. A call waits for
+// its turn then.
+func TestACallWaitsWhileTheQueueIsFull(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "ipc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	path := filepath.Join(dir, "socket")
+	listener, err := Listen(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := listener.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shortened error
+	if err := errors.Join(raw.Control(func(fd uintptr) { shortened = syscall.Listen(int(fd), 1) }), shortened); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		var conn net.Conn
+		if conn, err = net.Dial("unix", path); err == nil {
+			defer func() { _ = conn.Close() }()
+		}
+	}
+	if !errors.Is(err, syscall.EAGAIN) {
+		t.Fatalf("the queue is not full: %v; this attack proves nothing", err)
+	}
+	bounded, cancel := context.WithTimeout(t.Context(), 10*queuePause)
+	defer cancel()
+	if _, err := Dial(path).Call(bounded, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a call does not wait: %v", err)
+	}
+	serving, end := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(serving, listener, echo) }()
+	if _, err := Dial(path).Call(t.Context(), []byte("x")); err != nil {
+		t.Errorf("a call whose turn has come: %v", err)
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// The attack: a user connects and hangs up without a request, again and again. Each is a refusal, and
+// many thousands a second in the log would have journald drop what else the server logs.
+func TestAUserWhoHangsUpDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	var refused atomic.Int64
+	path, stop := serve(t, &Server{Handler: echo, Refused: func(Peer, error) { refused.Add(1) }})
+	began := time.Now()
+	const calls = 100 * MaxTold
+	for range calls {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+	}
+	// The server accepts in order, so it has accepted all of them when it answers.
+	for {
+		if _, err := Dial(path).Call(t.Context(), nil); err == nil {
+			break
+		} else if !errors.Is(err, ErrRefused) {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	most := MaxTold * (int64(time.Since(began)/RefusalTime) + 1)
+	if n := refused.Load(); n == 0 || n > most {
+		t.Errorf("of %d connections that ended without a request %d were logged, and not %d", calls, n, most)
+	}
 }
 
 func TestPeerThatHangsUpCancelsItsRequest(t *testing.T) {

@@ -43,9 +43,11 @@ type Server struct {
 	Handler Handler
 	// Authorize refuses peers by an error; nil means SameUser.
 	Authorize func(Peer) error
-	// Refused is called for connections that ended without an answer, for the log; it may be nil.
-	// Of those beyond MaxPerUser it is called for one in each RefusalTime. It must not block.
+	// Refused is called for connections that ended without an answer, for the log: for MaxTold of
+	// one user in each RefusalTime. It may be nil, and must not block.
 	Refused func(Peer, error)
+
+	told told
 }
 
 // SameUser accepts peers that run as the user of this process, and root.
@@ -96,22 +98,16 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 		peer, err := s.admit(conn, perUser)
 		if err != nil {
 			<-places
-			held, already := 0, errors.Is(err, errTooMany)
-			if already {
-				held, already = refusing.enter(peer.UID)
-			}
-			if !already {
-				_ = conn.Close()
-			} else {
+			if errors.Is(err, errTooMany) && refusing.enter(peer.UID) {
 				running.Go(func() {
 					defer refusing.leave(peer.UID)
 					defer func() { _ = conn.Close() }()
 					wait(ctx, RefusalTime)
 				})
+			} else {
+				_ = conn.Close()
 			}
-			if held <= 1 {
-				s.refuse(peer, err)
-			}
+			s.refuse(peer, err)
 			continue
 		}
 		running.Go(func() {
@@ -126,7 +122,7 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 }
 
 func (s *Server) refuse(peer Peer, err error) {
-	if s.Refused != nil {
+	if s.Refused != nil && s.told.more(peer.UID, time.Now()) {
 		s.Refused(peer, err)
 	}
 }
@@ -144,7 +140,7 @@ func (s *Server) admit(conn *net.UnixConn, perUser *users) (Peer, error) {
 	if err := authorize(peer); err != nil {
 		return peer, err
 	}
-	if _, entered := perUser.enter(peer.UID); !entered {
+	if !perUser.enter(peer.UID) {
 		return peer, reason.Errorf("user %d has %d %w", peer.UID, MaxPerUser, errTooMany)
 	}
 	return peer, nil
@@ -159,15 +155,15 @@ type users struct {
 	count map[uint32]int
 }
 
-// enter counts a connection, unless its user has the most already. count is then how many it has.
-func (u *users) enter(uid uint32) (count int, entered bool) {
+// enter counts a connection, unless its user has the most already.
+func (u *users) enter(uid uint32) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.count[uid] >= u.most {
-		return u.count[uid], false
+		return false
 	}
 	u.count[uid]++
-	return u.count[uid], true
+	return true
 }
 
 func (u *users) leave(uid uint32) {
@@ -176,6 +172,25 @@ func (u *users) leave(uid uint32) {
 	if u.count[uid]--; u.count[uid] == 0 {
 		delete(u.count, uid)
 	}
+}
+
+// told counts refusals that were told, by user. A user who hangs up again and again must not drown
+// what else a server logs: journald drops lines of a service that logs too much.
+type told struct {
+	mu    sync.Mutex
+	since time.Time
+	count map[uint32]int // from since on
+}
+
+// more tells whether one more refusal of a user is told.
+func (t *told) more(uid uint32, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Sub(t.since) >= RefusalTime {
+		t.since, t.count = now, map[uint32]int{}
+	}
+	t.count[uid]++
+	return t.count[uid] <= MaxTold
 }
 
 // answer runs one connection.
