@@ -288,6 +288,19 @@ func TestOneUserLeavesPlacesForOthers(t *testing.T) {
 	close(answer)
 }
 
+// ask sends a request, and leaves the connection open to the end of the test.
+func ask(t *testing.T, path string) {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := writeRequest(conn, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The attack: one user has all its places, and asks for more without a pause. The server does not
 // spend its time on refusing: each such connection takes RefusalTime, and few are logged.
 func TestARefusedUserIsSlowedDown(t *testing.T) {
@@ -303,14 +316,7 @@ func TestARefusedUserIsSlowedDown(t *testing.T) {
 			return nil
 		}})
 	for range MaxPerUser {
-		conn, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = conn.Close() }()
-		if err := writeRequest(conn, 0, nil); err != nil {
-			t.Fatal(err)
-		}
+		ask(t, path)
 	}
 	const callers = 32
 	var asked atomic.Int64
@@ -451,14 +457,7 @@ func TestAPeerThatReadsNoAnswerIsDropped(t *testing.T) {
 			}
 		}
 	}})
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := writeRequest(conn, 0, nil); err != nil {
-		t.Fatal(err)
-	}
+	ask(t, path)
 	select {
 	case err := <-ended:
 		if !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -20,19 +20,27 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
-// installPlayed has a root bring test/boot/played as its Bitcoin Core.
-func installPlayed(t *testing.T, root string) {
+// playedArchive makes archives of Bitcoin Core whose program is test/boot/played.
+func playedArchive(t *testing.T) func(version string) []byte {
 	t.Helper()
-	k := coretest.New(t)
 	file := filepath.Join(t.TempDir(), "played")
 	goBuild(t, file, "./played")
 	program, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries := coretest.Programs("31.0")
-	entries[len(entries)-1].Content = string(program)
-	path := k.WriteArchive(coretest.Name("31.0"), coretest.Archive(t, entries...), "ann", "bob", "cyd")
+	return func(version string) []byte {
+		entries := coretest.Programs(version)
+		entries[len(entries)-1].Content = string(program)
+		return coretest.Archive(t, entries...)
+	}
+}
+
+// installPlayed has a root bring test/boot/played as its Bitcoin Core.
+func installPlayed(t *testing.T, root string) {
+	t.Helper()
+	k := coretest.New(t)
+	path := k.WriteArchive(coretest.Name("31.0"), playedArchive(t)("31.0"), "ann", "bob", "cyd")
 	archive, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)

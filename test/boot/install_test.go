@@ -29,18 +29,7 @@ func TestTheCommandInstallsAReleaseOrSaysInOneSentenceWhyNot(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("SKIPPED, not passed: the releases are made for amd64")
 	}
-	k := coretest.New(t)
-	played := filepath.Join(t.TempDir(), "played")
-	goBuild(t, played, "./played")
-	binary, err := os.ReadFile(played)
-	if err != nil {
-		t.Fatal(err)
-	}
-	archive := func(version string) []byte {
-		entries := coretest.Programs(version)
-		entries[len(entries)-1].Content = string(binary)
-		return coretest.Archive(t, entries...)
-	}
+	k, archive := coretest.New(t), playedArchive(t)
 	signed := func(name string, archive []byte) func(...string) string {
 		return func(signers ...string) string { return k.WriteArchive(name, archive, signers...) }
 	}

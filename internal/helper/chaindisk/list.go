@@ -215,7 +215,7 @@ func see(n *node, look probe) *seen {
 // the machine are as good as before.
 func (s *seen) unread(err error) *seen {
 	s.Name = short(s.GetName())
-	s.broken, s.fault = harmless.Cut("it cannot be read: "+harmless.Line(reason.Of(err)), maxLine), err
+	s.broken, s.fault = harmless.Cut("it cannot be read: "+reason.Of(err), maxLine), err
 	s.Content, s.ChainUuid, s.uuid = unknown, "", ""
 	return s
 }

@@ -172,7 +172,7 @@ func ParseList(text []byte) ([]*Disk, error) {
 func (s Store) WriteTrouble(trouble error) error {
 	path := filepath.Join(s.Run, troubleFile)
 	if trouble != nil {
-		return atomicfile.WriteFileAtomic(path, []byte(harmless.Cut(harmless.Line(reason.Of(trouble)), maxLine)), 0o600)
+		return atomicfile.WriteFileAtomic(path, []byte(harmless.Cut(reason.Of(trouble), maxLine)), 0o600)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

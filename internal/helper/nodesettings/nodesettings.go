@@ -101,7 +101,7 @@ func Chosen(place settings.Place) (*basev1.ChosenNode, error) {
 	err = cmp.Or(err, ownErr)
 	if err != nil {
 		const longest = 400 // bytes
-		chosen.Fault = harmless.Cut(harmless.Line(reason.Of(err)), longest)
+		chosen.Fault = harmless.Cut(reason.Of(err), longest)
 	}
 	return chosen, err
 }

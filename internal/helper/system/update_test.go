@@ -1,10 +1,13 @@
 package system
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
@@ -36,19 +39,38 @@ func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
 	}
 }
 
+func (b *base) health() *systemv1.Health {
+	b.t.Helper()
+	reply, err := b.as(caller.Root).Do(b.t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return reply.GetHealth()
+}
+
+// The end of an update repeats to the owner what the helper's health says.
+func TestHealthSaysInOurOwnWordsWhatIsNotInForce(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	b.pair(b.as(caller.Middleware), "phone", owner).mustSubmit(open)
+	b.settled()
+	b.world.Fail("reload "+generation.ProxyUnit, errors.New("nginx: exit status 1"))
+	if err := b.restrict(caller.Console, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotYet}) {
+		t.Fatal(err)
+	}
+	text := b.health().GetNotApplied()
+	if !strings.Contains(text, "it failed; the Base's log says why") || strings.Contains(text, "exit status") {
+		t.Errorf("it says %q", text)
+	}
+}
+
 // A new version must not be judged healthy while its Middleware does not serve Apps.
 func TestHealthTellsWhetherTheMiddlewareIsThere(t *testing.T) {
 	b := newBase(t)
 	b.start()
 	b.settled()
-	health := func() *systemv1.Health {
-		reply, err := b.as(caller.Root).Do(t.Context(),
-			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return reply.GetHealth()
-	}
+	health := b.health
 	watch := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}}
 	if h := health(); h.GetMiddleware() || h.GetApplying() || h.GetNotApplied() != "" {
 		t.Errorf("without a Middleware: %v", h)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
 )
@@ -429,9 +430,5 @@ func sentence(log *slog.Logger, err error) string {
 	if log != nil {
 		log.Error("an update failed", "audit", true, "error", err)
 	}
-	text := reason.Of(err)
-	if len(text) > maxSentence {
-		text = strings.ToValidUTF8(text[:maxSentence], "") + " …"
-	}
-	return text
+	return harmless.Cut(reason.Of(err), maxSentence)
 }

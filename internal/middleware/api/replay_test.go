@@ -83,12 +83,18 @@ func (n *noting) Stream(_ context.Context, request *systemv1.SystemRequest, rece
 	return receive(&systemv1.SystemReply{})
 }
 
-func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
-	h := registrytest.New(t, nil)
-	boss, phone := h.Active("boss", owner), h.Active("phone", viewer)
+// noted serves the API with a helper that notes what it is asked.
+func noted(t *testing.T) (*hall, *noting) {
+	t.Helper()
 	helper := &noting{}
-	l := serve(t, h, nil)
+	l := serve(t, registrytest.New(t, nil), nil)
 	l.Helper = helperclient.Client{Port: helper}
+	return l, helper
+}
+
+func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
+	l, helper := noted(t)
+	boss, phone := l.house.Active("boss", owner), l.house.Active("phone", viewer)
 	of := func(a *registrytest.App) *caller { return l.client(a) }
 	if _, err := baserpc.NewChangesServiceClient(of(phone)).ListChanges(t.Context(),
 		&basev1.ListChangesRequest{Nonce: make([]byte, 32)}); err != nil {
@@ -130,11 +136,8 @@ func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
 
 // The log of changes is for owners: the text of the system is not in it.
 func TestAFailedRenameOrRevocationIsRecordedInOurOwnWords(t *testing.T) {
-	h := registrytest.New(t, nil)
-	boss, phone := h.Active("boss", owner), h.Active("phone", viewer)
-	helper := &noting{}
-	l := serve(t, h, nil)
-	l.Helper = helperclient.Client{Port: helper}
+	l, helper := noted(t)
+	boss, phone := l.house.Active("boss", owner), l.house.Active("phone", viewer)
 	apps := baserpc.NewAppsServiceClient(l.client(boss))
 	t.Cleanup(failpoint.Set(func(step string) error {
 		if strings.HasPrefix(step, "before: store a pairing as ") {

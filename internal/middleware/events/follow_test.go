@@ -129,6 +129,28 @@ func (h *aHelper) start(hub *helperevents.Hub) {
 	h.hub, h.down = hub, false
 }
 
+// runMiddleware runs a Middleware that follows somebody, and returns its history after what happens during it and
+// some time more.
+func runMiddleware(t *testing.T, path string, follow func(context.Context, *Hub), during func(), more time.Duration) *Hub {
+	t.Helper()
+	db, h, err := openEvents(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); follow(ctx, h) }()
+	synctest.Wait()
+	during()
+	time.Sleep(more)
+	synctest.Wait()
+	cancel()
+	<-done
+	h.Close()
+	return h
+}
+
 // The helper tells events while nobody listens: between two streams, while the Middleware is down, and
 // more of them than it keeps. Each one reaches the history of the Middleware once, or is counted in it.
 // That holds across an orderly stop of the helper; if it was killed, the history says that nobody knows,
@@ -167,22 +189,8 @@ func TestTheHelpersEventsArriveThoughNobodyWatchedOrAreSaidToBeMissing(t *testin
 			}
 			// run runs a Middleware, and returns what it told.
 			run := func(during func()) (came, missed, unknown int) {
-				db, h, err := openEvents(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer db.Close()
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan struct{})
-				go func() { defer close(done); h.Follow(ctx, helper, oneApp{}, func(time.Duration) {}) }()
-				synctest.Wait()
-				during()
-				time.Sleep(2 * followAgain)
-				synctest.Wait()
-				cancel()
-				<-done
-				h.Close()
-				return told(h)
+				return told(runMiddleware(t, path, func(ctx context.Context, h *Hub) { h.Follow(ctx, helper, oneApp{}, func(time.Duration) {}) },
+					during, 2*followAgain))
 			}
 			check := func(what string, came, missed, unknown, wantCame, wantMissed, wantUnknown int) {
 				right := came == wantCame && missed == wantMissed && unknown == wantUnknown
@@ -338,22 +346,7 @@ func accounted(h *Hub, next *uint64) (came, missed, unknown int) {
 // events has to wait for a place of its kind.
 func runNode(t *testing.T, path string, next *uint64, node Node, during func()) (came, missed, unknown int) {
 	t.Helper()
-	db, h, err := openEvents(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); h.FollowNode(ctx, node) }()
-	synctest.Wait()
-	during()
-	time.Sleep(2 * nodeAgain)
-	synctest.Wait()
-	cancel()
-	<-done
-	h.Close()
-	return accounted(h, next)
+	return accounted(runMiddleware(t, path, func(ctx context.Context, h *Hub) { h.FollowNode(ctx, node) }, during, 2*nodeAgain), next)
 }
 
 // bitbox-node tells events while nobody listens: in the pause between two streams, while the Middleware

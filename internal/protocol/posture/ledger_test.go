@@ -2,8 +2,10 @@ package posture
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -724,6 +726,13 @@ func TestDamagedStateIsALoudRefusal(t *testing.T) {
 	impossible.Chain.Documents, impossible.Chain.Restrictions = nil, nil
 	if _, _, err := Load(a.config, encode(impossible), a.now); !errors.Is(err, ErrState) {
 		t.Errorf("loaded with a factory posture that is not settled: %v", err)
+	}
+	twice := a.stored()
+	documents := twice.Chain.Documents
+	twice.Chain.Documents = append(documents, documents[len(documents)-1])
+	which := fmt.Sprintf("document for revision %d: ", a.ledger.chain.revision())
+	if _, _, err := Load(a.config, encode(twice), a.now); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), which) {
+		t.Errorf("the last document is there twice, and the helper does not say which one it is: %v", err)
 	}
 	future := a.stored()
 	future.ProtoReflect().SetUnknown(unknownField)
