@@ -25,7 +25,9 @@
 // # Errors
 //
 // Each failure is an [Error] with a kind ([ErrUnreachable], [ErrRevoked] and so on, for
-// errors.Is) and a sentence for people ([Explain]). No failure deletes stored data. A pairing
+// errors.Is) and a sentence for people ([Explain]). A call to which the Base has answered does not
+// fail because the App cannot store something afterwards ([Options].Unstored), unless that guards
+// against a Base that shows an older state later. No failure deletes stored data. A pairing
 // stays until [App.Forget], except one that the Base never confirmed ([ErrPairAgain]).
 package client
 
@@ -104,6 +106,10 @@ type Options struct {
 	Name string
 	// NoDiscovery keeps the App from asking the local network where a Base is.
 	NoDiscovery bool
+	// Unstored, if set, is called when the App cannot store what it has learned from a Base, such as its
+	// role there. The call that it came with succeeds. It is called with the error at the first failure,
+	// which is of kind ErrStorage, and with nil once anything is stored again. It must not call the App.
+	Unstored func(error)
 }
 
 // App is one side of the pairings in one directory. It may be used by several
@@ -114,6 +120,8 @@ type App struct {
 	noDiscovery bool
 
 	saving background // such as storing where a Base is
+
+	notes notes
 
 	// Tests replace these.
 	now         func() time.Time
@@ -188,17 +196,20 @@ func New(o Options) (*App, error) {
 	if err := noiseconn.CheckName(name); err != nil {
 		return nil, fail(ErrInvalid, err, "the App's name %q cannot be used: %v", Printable(name), err)
 	}
-	return &App{
+	a := &App{
 		store:       &store{path: filepath.Join(dir, storeFile)},
 		name:        name,
 		noDiscovery: o.NoDiscovery,
+		notes:       notes{tell: o.Unstored},
 		now:         time.Now,
 		random:      rand.Reader,
 		codeModulus: noiseconn.CodeModulus,
 		opens:       opens,
 		proves:      func(got, want []byte) bool { return subtle.ConstantTimeCompare(got, want) == 1 },
 		timing:      defaultTiming,
-	}, nil
+	}
+	a.store.stored = a.notes.stored
+	return a, nil
 }
 
 func defaultName() string {

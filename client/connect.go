@@ -126,7 +126,7 @@ func (a *App) dial(ctx context.Context, id string, given []string) (*noiseconn.C
 		return conn.Conn, nil
 	}
 	if errors.Is(err, ErrRevoked) {
-		if stored := a.store.revoke(id); stored != nil {
+		if stored := a.notes.kept(a.store.revoke(id)); stored != nil {
 			return nil, stored
 		}
 		return nil, failRevoked(p, err)
@@ -163,10 +163,10 @@ func (a *App) unreached(p *pairing, known []string, searched bool, err error) er
 	case errors.Is(err, ErrSilent), errors.Is(err, ErrNotABase):
 		// The wall clock is used, because the App may have been ended in between.
 		if p.State == Pending && p.claim == nil && a.now().Sub(p.PairedAt) >= a.timing.pendingLife {
-			if stored := a.store.remove(p.AppID); stored != nil {
+			if stored := a.notes.kept(a.store.remove(p.AppID)); stored != nil {
 				return stored
 			}
-			return fail(ErrPairAgain, err, "the Base %q does not know this App: the pairing was not completed in time, and was deleted here; pair again", p.Name)
+			return fail(ErrPairAgain, err, "the Base %q does not know this App: the pairing was not completed in time, and is void; pair again", p.Name)
 		}
 		return fail(ErrSilent, err, "the Base %q did not answer (%v): another machine may have its address now, or the Base was reset and has forgotten this App; check its address, or pair again", p.Name, err)
 	}

@@ -102,11 +102,12 @@ func (a *App) connected(p *pairing, address string, seq uint64) {
 		return
 	}
 	a.saving.Go(func() {
-		_ = a.store.change(p.AppID, "store where the Base is", func(r *stored) {
+		// What else can fail is that the pairing was deleted.
+		_ = a.notes.kept(a.store.change(p.AppID, "store where the Base is", func(r *stored) {
 			r.Ceiling = max(r.Ceiling, ceilingAbove(seq))
 			if moved {
 				r.sawAt(address)
 			}
-		})
+		}))
 	})
 }

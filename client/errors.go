@@ -28,7 +28,7 @@ var (
 	// ErrRevoked: the Base says that this App was revoked.
 	ErrRevoked = errors.New("revoked")
 	// ErrPairAgain: the pairing was never completed at the Base. The App has
-	// deleted its part of it.
+	// deleted its part of it, if it could (Options.Unstored).
 	ErrPairAgain = errors.New("pair again")
 	// ErrNotAccepted: nobody at the Base accepted the request number in time.
 	ErrNotAccepted = errors.New("not accepted")

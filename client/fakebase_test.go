@@ -52,6 +52,7 @@ type fakeBase struct {
 	open     map[net.Conn]bool
 
 	handshakes atomic.Int32
+	reports    atomic.Int32  // the role that it reports for an App
 	nextEvent  chan struct{} // a value makes one WatchEvents send a second event and end
 }
 
@@ -334,7 +335,8 @@ func (b *fakeBase) revokeAll() {
 }
 
 func (b *fakeBase) GetInfo(context.Context, *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
-	return &basev1.GetInfoResponse{Name: b.name, PublicKey: hex.EncodeToString(b.public[:]), Addresses: []string{"192.0.2.20", "fe80::1"}}, nil
+	return &basev1.GetInfoResponse{Name: b.name, PublicKey: hex.EncodeToString(b.public[:]), Addresses: []string{"192.0.2.20", "fe80::1"},
+		Caller: &basev1.App{Role: basev1.Role(b.reports.Load())}}, nil
 }
 
 // testApp is an App with its own directory. It is quicker than a real one, and does not listen to

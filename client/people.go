@@ -43,8 +43,14 @@ func (s *Session) CheckName(ctx context.Context, id, name string) (pairedAs stri
 	return pairedAs, nil
 }
 
-// roleRest is the age up to which a stored role is not stored again if the Base reports the same one.
-const roleRest = time.Minute
+const (
+	// roleRest is the age up to which a stored role is not stored again if the Base reports the same one.
+	roleRest = time.Minute
+	// A session stores a role roleBurst times, and then once in roleEvery: a Base that reports another role
+	// in each answer must not make the App write to its disk each time.
+	roleBurst = 4
+	roleEvery = 15 * time.Second
+)
 
 // InfoClient calls the InfoService of a Base.
 type InfoClient struct {
@@ -52,24 +58,34 @@ type InfoClient struct {
 	transport *transport
 }
 
-// GetInfo asks the Base what it is and how it does, and stores the role that it reports for this App. Its
-// addresses are as this machine can use them (Reachable).
+// GetInfo asks the Base what it is and how it does, and stores the role that it reports for this App, if
+// it can (Options.Unstored). Its addresses are as this machine can use them (Reachable).
 func (c InfoClient) GetInfo(ctx context.Context, request *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
 	info, err := c.InfoServiceClient.GetInfo(ctx, request)
 	if info != nil {
 		info.Addresses = Reachable(info.GetAddresses())
 	}
-	role := info.GetCaller().GetRole()
-	if err != nil || role == basev1.Role_ROLE_UNSPECIFIED {
-		return info, err
-	}
-	app := c.transport.app
-	now := app.now()
-	known, err := app.store.pairing(c.transport.id)
-	if err == nil && (known.Role != role || now.Sub(known.RoleAt).Abs() >= roleRest) {
-		err = app.store.learnRole(c.transport.id, role, now)
+	if err == nil {
+		err = c.transport.learnRole(info.GetCaller().GetRole())
 	}
 	return info, err
+}
+
+// learnRole stores the role that the Base reports for this App, unless the stored one is the same and
+// fresh.
+func (t *transport) learnRole(role basev1.Role) error {
+	if role == basev1.Role_ROLE_UNSPECIFIED {
+		return nil
+	}
+	now := t.app.now()
+	known, err := t.app.store.pairing(t.id)
+	if err == nil && (known.Role != role || now.Sub(known.RoleAt).Abs() >= roleRest) {
+		if !t.roles.AllowN(now, 1) {
+			return nil
+		}
+		err = t.app.store.learnRole(t.id, role, now)
+	}
+	return t.app.notes.kept(err)
 }
 
 // SetRole changes what an App may do, by its id.

@@ -107,14 +107,17 @@ func (s *Session) believe(signed *basev1.SignedPosture, nonce []byte) (signable,
 		return signable{}, fail(ErrLyingBase, err, "%v", err)
 	}
 	// This comes before anything acts on the view: what was seen once must never seem to be gone.
-	now := s.transport.app.now()
-	role := basev1.Role_ROLE_UNSPECIFIED
-	for _, app := range view.Effective().Apps {
-		if app.ID == id {
-			role = app.Role
+	if now := view.Memory(); now != seen {
+		if err := store.remember(id, now); err != nil {
+			return signable{}, err
 		}
 	}
-	return signable{view, signed.GetChallenge(), seed, now}, store.remember(id, view.Memory(), role, now)
+	for _, app := range view.Effective().Apps {
+		if app.ID == id {
+			err = s.transport.learnRole(app.Role)
+		}
+	}
+	return signable{view, signed.GetChallenge(), seed, s.transport.app.now()}, err
 }
 
 func (s *Session) nonce() ([]byte, error) {
@@ -163,7 +166,8 @@ func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error
 	if err != nil {
 		return nil, err
 	}
-	return view, s.transport.app.store.renamed(s.transport.id, view.Effective().NodeName)
+	app := s.transport.app
+	return view, app.notes.kept(app.store.renamed(s.transport.id, view.Effective().NodeName))
 }
 
 // submit returns the document that it sent and the posture now in force, or nothing of the latter

@@ -21,7 +21,7 @@ type ResetAnswer struct {
 // stays, unless the answer says otherwise.
 //
 // When it returns nil the reset is certain, and the pairing is in the state Reset until the Base
-// is paired again or forgotten (App.Forget).
+// is paired again or forgotten (App.Forget), if that can be stored (Options.Unstored).
 func (s *Session) FactoryReset(ctx context.Context, asked func(name string) (ResetAnswer, error)) error {
 	view, err := s.Posture(ctx)
 	if err != nil {
@@ -49,5 +49,6 @@ func (s *Session) FactoryReset(ctx context.Context, asked func(name string) (Res
 	if err != nil {
 		return err
 	}
-	return s.transport.app.store.reset(s.transport.id)
+	app := s.transport.app
+	return app.notes.kept(app.store.reset(s.transport.id))
 }

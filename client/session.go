@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
@@ -80,7 +82,7 @@ func (a *App) Open(name string, addresses ...string) (*Session, error) {
 }
 
 func (a *App) session(id string) *Session {
-	t := &transport{app: a, id: id}
+	t := &transport{app: a, id: id, roles: rate.NewLimiter(rate.Every(roleEvery), roleBurst)}
 	return &Session{
 		Info:     InfoClient{baserpc.NewInfoServiceClient(t), t},
 		Apps:     baserpc.NewAppsServiceClient(t),
@@ -120,6 +122,7 @@ type transport struct {
 	app   *App
 	id    string
 	given []string // addresses to try first
+	roles *rate.Limiter
 
 	activating sync.Mutex // guards activated; held while that is stored
 	activated  bool
@@ -283,5 +286,5 @@ func (t *transport) activate() error {
 		err = t.app.store.activate(t.id)
 	}
 	t.activated = err == nil
-	return err
+	return t.app.notes.kept(err)
 }

@@ -39,7 +39,7 @@ func (a *App) checkSilence(p *pairing, address string) error {
 func (a *App) noteSilence(ctx context.Context, p *pairing, address string, took time.Duration, err error) error {
 	switch {
 	case err == nil:
-		return a.store.forgetSilences(p.AppID, address)
+		return a.notes.kept(a.store.forgetSilences(p.AppID, address))
 	case errors.Is(err, ErrSilent) && took >= a.timing.lateness && ctx.Err() == nil:
 		return a.store.silent(p.AppID, address, a.now())
 	}

@@ -146,6 +146,7 @@ type store struct {
 	caching sync.Mutex // guards cached
 	cached  *contents  // nil: nothing is cached
 
+	stored    func()             // called after each write, if set
 	failpoint func(point string) // called before and after each write; for tests
 }
 
@@ -163,7 +164,10 @@ func (s *store) update(what string, fn func(*state.Tx) error) error {
 	if err != nil {
 		return explainStorage(err, what)
 	}
-	return explainStorage(errors.Join(db.Update(fn), db.Close()), what)
+	if err = errors.Join(db.Update(fn), db.Close()); err == nil && s.stored != nil {
+		s.stored()
+	}
+	return explainStorage(err, what)
 }
 
 // view writes nothing: reading works on a read-only disk, and does not create the directory of a
@@ -473,13 +477,10 @@ func (s *store) signing(id string) (seed posture.AppSeed, base posture.SigningKe
 
 var parseAppSeed func([]byte) (posture.AppSeed, error) = secret.New
 
-// remember stores how new a posture the App has seen, and this App's role if the posture lists
-// it. It never goes back, even if another process of the App has seen a newer one meanwhile.
-func (s *store) remember(id string, seen posture.Memory, role basev1.Role, at time.Time) error {
+// remember stores how new a posture the App has seen. It never goes back, even if another process of
+// the App has seen a newer one meanwhile.
+func (s *store) remember(id string, seen posture.Memory) error {
 	return s.change(id, "store which posture of the Base was seen", func(r *stored) {
-		if role != basev1.Role_ROLE_UNSPECIFIED {
-			r.Role, r.RoleAt = role, at
-		}
 		if seen.Epoch == r.Seen.Epoch && (seen.Revision < r.Seen.Revision || seen.Restriction < r.Seen.Restriction) {
 			return
 		}

@@ -63,6 +63,8 @@ func (p *program) dashboard(ctx context.Context) error {
 
 // owner follows the Bases of an App. The address of --address is that of the given Base.
 func (p *program) owner(app *client.App, base string, known owner.Releases) *owner.Owner {
-	return owner.New(owner.Options{Source: owner.NewSource(app, base, p.address, p.softwareLine, known),
+	o := owner.New(owner.Options{Source: owner.NewSource(app, base, p.address, p.softwareLine, known),
 		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime)})
+	p.unstored = o.Unstored // the screen is the owner's from now on
+	return o
 }

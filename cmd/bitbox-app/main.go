@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,7 +34,7 @@ func run(args []string) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
 	p := &program{in: os.Stdin, out: terminal.Open(os.Stdout, os.Getenv), errs: terminal.Open(os.Stderr, os.Getenv),
-		terminal: term.IsTerminal(int(os.Stdin.Fd()))}
+		terminal: term.IsTerminal(int(os.Stdin.Fd())), warned: &sync.Once{}}
 	cobra.MousetrapHelpText = "" // or cobra refuses a click in the Windows Explorer
 	root := p.rootCommand()
 	root.SetArgs(desktopArgs(args))
@@ -59,9 +60,11 @@ type program struct {
 	in       io.Reader
 	out      *terminal.Output
 	errs     *terminal.Output
-	terminal bool   // a person is at in
-	running  bool   // the command line was understood
-	left     string // what an interruption leaves behind at the Base
+	terminal bool        // a person is at in
+	running  bool        // the command line was understood
+	left     string      // what an interruption leaves behind at the Base
+	warned   *sync.Once  // of what could not be stored
+	unstored func(error) // is told of that instead, where there is a screen
 
 	// Flags.
 	dir     string
@@ -162,7 +165,18 @@ func (p *program) fitHelp(root *cobra.Command) {
 // app opens nothing yet.
 func (p *program) app(options client.Options) (*client.App, error) {
 	options.Dir = p.dir
+	options.Unstored = p.notStored
 	return client.New(options)
+}
+
+// notStored takes what client.Options.Unstored is called with, and says it once in a run.
+func (p *program) notStored(err error) {
+	switch {
+	case p.unstored != nil:
+		p.unstored(err)
+	case err != nil && p.warned != nil:
+		p.warned.Do(func() { p.complain(client.Explain(err)) })
+	}
 }
 
 // callTime is how long a call may take: trying a dead address, searching for another one, and the

@@ -109,6 +109,8 @@ func (m *model) noticeLine() line {
 		return line{{" ... " + text, bold}, {"   Esc cancels it", 0}}
 	case m.state.StorageErr != nil:
 		return styled(" "+explain(m.state.StorageErr), bold|red)
+	case m.state.UnstoredErr != nil:
+		return styled(" "+explain(m.state.UnstoredErr), bold|red)
 	}
 	return nil
 }

@@ -231,6 +231,9 @@ func (o *Owner) tell(news any) {
 	}
 }
 
+// Unstored takes what client.Options.Unstored is called with.
+func (o *Owner) Unstored(err error) { o.change(func(b *book) { b.state.UnstoredErr = err }) }
+
 // Refresh has the pairings read and a Base asked now, and has it inspect itself if audit. Without a Base
 // (base is empty) only the pairings are read.
 func (o *Owner) Refresh(base string, audit bool) {

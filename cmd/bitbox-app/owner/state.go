@@ -20,9 +20,10 @@ type State struct {
 	Bases []Base
 	// Nearby are the announced Bases, paired or not, by their names.
 	Nearby []Announced
-	// SearchErr is why the search for Bases fails, and StorageErr why the pairings of this App cannot be
-	// read; nil if they do not. client.Explain and words.Language.Problem say an error of this state.
-	SearchErr, StorageErr error
+	// SearchErr is why the search for Bases fails, StorageErr why the pairings of this App cannot be read,
+	// and UnstoredErr why it cannot store what it has learned from a Base; nil if they do not.
+	// client.Explain and words.Language.Problem say an error of this state.
+	SearchErr, StorageErr, UnstoredErr error
 	// Deeds are those under way, then the newest that have ended; at most [MaxDeeds].
 	Deeds []DeedState
 }

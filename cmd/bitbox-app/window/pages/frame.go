@@ -151,11 +151,14 @@ func (v *view) links() []link {
 }
 
 // heading is the beginning of a page: its title, a sentence about it, and one that says that the page is
-// old, if the Base does not answer.
-type heading struct{ Title, Text, Old string }
+// old, if the Base does not answer. Unstored is why the App cannot store what it learns.
+type heading struct {
+	Title, Text, Old string
+	Unstored         *words.Text
+}
 
 func (v *view) heading(title, text string) Part {
-	h := heading{Title: title, Text: text}
+	h := heading{Title: title, Text: text, Unstored: v.problem(v.state.UnstoredErr)}
 	if v.base.Gone() && !v.base.At.IsZero() {
 		h.Old = v.say("frame.old", v.language.When(v.base.At, v.now))
 	}

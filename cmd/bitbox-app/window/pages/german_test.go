@@ -241,6 +241,7 @@ func germanStates(t *testing.T) map[string]owner.State {
 		bases[fmt.Sprint("events-", n)] = b
 	}
 	all := map[string]owner.State{"empty": {}, "search": {SearchErr: client.ErrUnreachable, StorageErr: client.ErrStorage,
+		UnstoredErr: client.ErrStorage,
 		Nearby: []owner.Announced{
 			{Nearby: client.Nearby{Name: filler, Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, PairingOpen: true}},
 			{ID: 1, Nearby: client.Nearby{Name: filler, Addresses: []string{"192.168.1.21:8845"}, ProtocolVersion: 1}},

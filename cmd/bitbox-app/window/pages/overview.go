@@ -23,8 +23,9 @@ func (v *view) overview() []Part {
 	parts := []Part{v.part("overview.well", "wide", struct {
 		Name string
 		wellness
-		Again *deadline
-	}{v.base.Name, v.judge(v.base), v.again()})}
+		Again    *deadline
+		Unstored *words.Text
+	}{v.base.Name, v.judge(v.base), v.again(), v.problem(v.state.UnstoredErr)})}
 	if v.base.Look.Info == nil {
 		return append(parts, Part{ID: "overview-try"})
 	}
