@@ -139,6 +139,8 @@ type Applier struct {
 	// read one of them. It is nil if that is uncertain: at the start, and after a failure that
 	// could not be undone.
 	known []*inForce
+	// whole: the next run does everything, because something may differ from known.
+	whole bool
 
 	mu      sync.Mutex // guards running
 	running *Run
@@ -162,6 +164,7 @@ var ErrGaveWay = reason.New("something else is to be closed first")
 type Run struct {
 	*Applier
 	before    []*inForce // Applier.known
+	whole     bool       // Applier.whole
 	wanted    posture.Effective
 	revocable bool
 	files     generation.Files
@@ -175,7 +178,7 @@ type Run struct {
 // Begin makes the run that puts wanted in force. It does nothing yet. One run is begun after the
 // other has returned.
 func (a *Applier) Begin(wanted posture.Effective, revocable bool, progress func(*systemv1.Progress)) *Run {
-	r := &Run{Applier: a, before: a.known, wanted: wanted, revocable: revocable, progress: progress}
+	r := &Run{Applier: a, before: a.known, whole: a.whole, wanted: wanted, revocable: revocable, progress: progress}
 	r.gaveWay, r.giveWay = context.WithCancel(context.Background())
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -222,7 +225,7 @@ func (r *Run) Do(ctx context.Context) error {
 	// The rest is done even if the caller has given up.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), posture.ApplyTime)
 	defer cancel()
-	if r.revocable && len(r.before) == 1 {
+	if r.revocable && len(r.before) == 1 && !r.whole {
 		if !switched {
 			return err // nothing has happened
 		}
@@ -234,7 +237,7 @@ func (r *Run) Do(ctx context.Context) error {
 		err = errors.Join(err, back)
 	}
 	r.known = nil
-	return errors.Join(err, r.block(ctx, closingsOf(r.before, r.wanted)))
+	return errors.Join(err, r.block(ctx, closingsOf(r.read(), r.wanted)))
 }
 
 func (r *Run) end() {
@@ -244,8 +247,17 @@ func (r *Run) end() {
 	r.running = nil
 }
 
-// Forget makes the next run assume nothing about the machine, and do everything.
-func (a *Applier) Forget() { a.known = nil }
+// Forget makes the next run do everything. The run still closes at once, and gives way like any other,
+// because a Middleware may cause it.
+func (a *Applier) Forget() { a.whole = true }
+
+// read is what servers may have read; nil: that is uncertain.
+func (r *Run) read() []*inForce {
+	if r.whole {
+		return nil
+	}
+	return r.before
+}
 
 // step does one step, reports it, and names it if it fails.
 func (r *Run) step(ctx context.Context, name, detail string, do func(context.Context) error) error {
@@ -273,7 +285,7 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 	}); err != nil {
 		return false, err
 	}
-	if len(r.before) == 1 && maps.Equal(r.before[0].files, r.files) {
+	if len(r.before) == 1 && !r.whole && maps.Equal(r.before[0].files, r.files) {
 		r.known = []*inForce{{r.before[0].number, r.wanted, r.files}}
 		return false, nil
 	}
@@ -295,9 +307,10 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 	if err := r.step(ctx, "switch", "", func(context.Context) error { return r.store.Switch(r.number) }); err != nil {
 		return true, err
 	}
-	if err := r.makeLive(ctx, r.before, r.wanted, r.files); err != nil {
+	if err := r.makeLive(ctx, r.read(), r.wanted, r.files); err != nil {
 		return true, err
 	}
+	r.Applier.whole = false
 	r.known = []*inForce{{r.number, r.wanted, r.files}}
 	keep := []uint64{r.number}
 	for _, b := range r.before {
@@ -340,7 +353,7 @@ func (r *Run) write(ctx context.Context) error {
 func (r *Run) validate(ctx context.Context) error {
 	var units []string
 	for _, p := range Parts {
-		if p.mustRead(r.before, r.files) {
+		if p.mustRead(r.read(), r.files) {
 			units = append(units, p.Preflight)
 		}
 	}

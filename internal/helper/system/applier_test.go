@@ -592,3 +592,44 @@ func TestAClosingThatGivesWayToADocumentIsDoneAtOnce(t *testing.T) {
 		t.Errorf("in force is %+v", e)
 	}
 }
+
+// The attack: a Middleware that was taken over has a finding of the audit repaired, for which
+// everything is put in force again, whole. A closing at the console does not wait for that.
+func TestAClosingDoesNotWaitForARepair(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	a.mustSubmit(open)
+	b.settled()
+	b.world.Hang("reload " + generation.ProxyUnit)
+	repaired := make(chan error, 1)
+	go func() { repaired <- b.helper.Reapply(t.Context()) }()
+	until(t, "NGINX is reloaded", func() error {
+		if !b.world.Hanging() {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	b.world.Hang("")
+	var late atomic.Bool
+	b.world.WhenExamined(func() {
+		if !b.world.IsBlocked(50002) {
+			late.Store(true)
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), apply.StepTime/3)
+	defer cancel()
+	if _, err := b.as(caller.Console).Do(ctx, restrictRequest(endLease(posture.KindElectrum)), nil); err != nil {
+		t.Fatalf("the end of a lease at the console: %v", err)
+	}
+	if late.Load() {
+		t.Error("the port was still open while its closing was examined")
+	}
+	if err := <-repaired; err != nil {
+		t.Errorf("the repair: %v", err)
+	}
+	b.settled()
+	if b.world.IsBlocked(50002) || len(b.helper.Effective().Endpoints) != 1 {
+		t.Error("the repair is not whole")
+	}
+}
