@@ -186,7 +186,7 @@ func runSystem(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	auditor.System = audit.Host{Apply: helper.Reapply}
+	auditor.System = audit.Host{Apply: helper.Reapply, Wait: machine.AwaitClosing}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	running := make(chan struct{})

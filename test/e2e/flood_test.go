@@ -114,8 +114,13 @@ func eachVerb() (requests []*systemv1.SystemRequest) {
 	return append(requests, full...)
 }
 
+// unhurried is a machine on which nothing waits for a closing.
+type unhurried struct{ host.Host }
+
+func (unhurried) Closing() (end func()) { return func() {} }
+
 // unbounded is the helper as it must not be: budgets that never bind, the same places for
-// programs for all, and a program for each request for the services.
+// programs for all, nothing that waits for a closing, and a program for each request for the services.
 func unbounded() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -130,7 +135,7 @@ func unbounded() error {
 	}
 	helper, err := system.Open(system.Config{
 		Config: ledger.Config{
-			Directory: generation.StateDirectory, Factory: posture.Factory(), Clock: boottime.Clock, BootID: bootID, Live: machine,
+			Directory: generation.StateDirectory, Factory: posture.Factory(), Clock: boottime.Clock, BootID: bootID, Live: unhurried{machine},
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		},
 		Banner: machine, Network: machine, Systemd: machine, Services: services.BuiltIn(), Bounds: all,
@@ -203,61 +208,82 @@ func (b *base) flooded(do func()) {
 }
 
 const (
-	// rounds is how often each closing is measured.
+	// rounds is how often each closing is measured, quiet and flooded.
 	rounds = 3
-	// measurements is how often a flood is tried at the most.
+	// measurements is how often all rounds are tried at the most.
 	measurements = 3
 	// brokenTime is the least time that a helper without budgets gets to close.
 	brokenTime = 30 * time.Second
 )
 
-// closing is how long each kind of closing took: the median of several. A cut has the block of the
+// closing is how long each kind of closing took. A cut has the block of the
 // port in it: both are one step, in which the packet filter drops what is new before the connections
 // that exist are ended (apply's closeAtOnce).
 type closing struct{ lease, cut, lockdown time.Duration }
 
-// closings measures what somebody at the console closes.
-func (b *base) closings(ctx context.Context, rounds int) (closing, error) {
+// String is what the bench reads (bench/closing.go).
+func (c closing) String() string {
+	return fmt.Sprintf("lease %v, cut %v, lockdown %v", c.lease, c.cut, c.lockdown)
+}
+
+// close measures what somebody at the console closes.
+func (b *base) close(ctx context.Context) (took closing, err error) {
 	_, key := newKey(b.t)
 	own := netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
-	var leases, cuts, lockdowns []time.Duration
-	for range rounds {
-		ended, err := b.openToAWallet(ctx, key, own)
-		if err != nil {
-			return closing{}, err
-		}
-		begun := time.Now()
-		gone := make(chan time.Duration, 1)
-		go func() {
-			<-ended
-			gone <- time.Since(begun)
-		}()
-		if err := restrictAs(ctx, b.console, endLease(posture.KindElectrum)); err != nil {
-			return closing{}, err
-		}
-		leases = append(leases, time.Since(begun))
-		select {
-		case took := <-gone:
-			cuts = append(cuts, took)
-		case <-ctx.Done():
-			return closing{}, ctx.Err()
-		case <-time.After(stage.Patience):
-			return closing{}, errors.New("the connection lives on")
-		}
-		// All is open again: the flood may have ended the lease of SSH, and no other.
-		if _, err := b.openToAWallet(ctx, key, own); err != nil {
-			return closing{}, err
-		}
-		begun = time.Now()
-		if err := restrictAs(ctx, b.console, &systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}}); err != nil {
-			return closing{}, err
-		}
-		lockdowns = append(lockdowns, time.Since(begun))
-		if state := b.State(generation.SSHUnit); state != "inactive" {
-			return closing{}, fmt.Errorf("after the lockdown sshd is %s", state)
-		}
+	ended, err := b.openToAWallet(ctx, key, own)
+	if err != nil {
+		return closing{}, err
 	}
-	return closing{median(leases), median(cuts), median(lockdowns)}, nil
+	begun := time.Now()
+	gone := make(chan time.Duration, 1)
+	go func() {
+		<-ended
+		gone <- time.Since(begun)
+	}()
+	if err := restrictAs(ctx, b.console, endLease(posture.KindElectrum)); err != nil {
+		return closing{}, err
+	}
+	took.lease = time.Since(begun)
+	select {
+	case took.cut = <-gone:
+	case <-ctx.Done():
+		return closing{}, ctx.Err()
+	case <-time.After(stage.Patience):
+		return closing{}, errors.New("the connection lives on")
+	}
+	// All is open again: the flood may have ended the lease of SSH, and no other.
+	if _, err := b.openToAWallet(ctx, key, own); err != nil {
+		return closing{}, err
+	}
+	begun = time.Now()
+	if err := restrictAs(ctx, b.console, &systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}}); err != nil {
+		return closing{}, err
+	}
+	took.lockdown = time.Since(begun)
+	if state := b.State(generation.SSHUnit); state != "inactive" {
+		return closing{}, fmt.Errorf("after the lockdown sshd is %s", state)
+	}
+	return took, nil
+}
+
+// compare measures by turns how long closing takes when the Base is quiet and under a flood, so that
+// other programs of this machine slow both down. It returns the medians.
+func (b *base) compare(ctx context.Context) (quiet, loaded closing, err error) {
+	var without, under []closing
+	for range rounds {
+		took, err := b.close(ctx)
+		if err != nil {
+			return closing{}, closing{}, fmt.Errorf("quiet: %w", err)
+		}
+		without = append(without, took)
+		b.flooded(func() { took, err = b.close(ctx) })
+		if err != nil {
+			return closing{}, closing{}, fmt.Errorf("under the flood: %w", err)
+		}
+		under = append(under, took)
+		b.t.Logf("round %d: quietly %v; flooded %v", len(under), without[len(under)-1], took)
+	}
+	return medians(without), medians(under), nil
 }
 
 // openToAWallet opens SSH and the Electrum API, and connects a wallet to it. The channel is closed
@@ -275,9 +301,20 @@ func (b *base) openToAWallet(ctx context.Context, key sshkey.Key, own netip.Addr
 	return ends(conn), nil
 }
 
-func median(times []time.Duration) time.Duration {
-	slices.Sort(times)
-	return times[len(times)/2]
+// medians returns the median of each kind.
+func medians(all []closing) closing {
+	median := func(of func(closing) time.Duration) time.Duration {
+		var times []time.Duration
+		for _, took := range all {
+			times = append(times, of(took))
+		}
+		slices.Sort(times)
+		return times[len(times)/2]
+	}
+	return closing{
+		median(func(c closing) time.Duration { return c.lease }), median(func(c closing) time.Duration { return c.cut }),
+		median(func(c closing) time.Duration { return c.lockdown }),
+	}
 }
 
 func restrictAs(ctx context.Context, client helperclient.Client, r *systemv1.Restrict) error {
@@ -319,37 +356,25 @@ func (b *base) openLocally(ctx context.Context, key sshkey.Key) error {
 func TestClosingDoesNotDependOnLoad(t *testing.T) {
 	b := boot(t)
 	b.electrum()
-	before, err := b.closings(t.Context(), rounds)
-	if err != nil {
-		t.Fatal(err)
-	}
 	process := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit)
-	// Other programs of this machine slow the Base down by turns. So it is quiet before and after the
-	// flood, and what is late is measured again: a helper that depends on load is late each time.
+	// A late closing is measured again: a helper that depends on load is late each time.
 	var quiet, loaded closing
 	var late []string
 	for range measurements {
-		b.flooded(func() { loaded, err = b.closings(t.Context(), rounds) })
-		if err != nil {
-			t.Fatalf("under the flood: %v", err)
+		var err error
+		if quiet, loaded, err = b.compare(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 		if now := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit); now != process {
 			t.Errorf("the helper was %s, and is %s", process, now)
 		}
-		after, err := b.closings(t.Context(), rounds)
-		if err != nil {
-			t.Fatal(err)
-		}
-		quiet = closing{max(before.lease, after.lease), max(before.cut, after.cut), max(before.lockdown, after.lockdown)}
 		if late = loaded.beyond(quiet); len(late) == 0 {
 			break
 		}
 		t.Logf("late under the flood: %s", strings.Join(late, ", "))
-		before = after
 	}
-	// The bench reads these two lines (bench/closing.go).
-	t.Logf("quiet: lease %v, cut %v, lockdown %v", quiet.lease, quiet.cut, quiet.lockdown)
-	t.Logf("under the flood: lease %v, cut %v, lockdown %v", loaded.lease, loaded.cut, loaded.lockdown)
+	t.Logf("quiet: %v", quiet)
+	t.Logf("under the flood: %v", loaded)
 	if len(late) > 0 {
 		t.Errorf("too late under each of %d floods: %s", measurements, strings.Join(late, ", "))
 	}
@@ -364,12 +389,13 @@ func TestClosingDoesNotDependOnLoad(t *testing.T) {
 	b.MustExec("systemctl", "restart", helperUnit)
 	process = b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit)
 	var broken closing
+	var err error
 	// It may never come to an end, which is the attack's gain as well.
 	ctx, cancel := context.WithTimeout(t.Context(), max(brokenTime, 10*quiet.lockdown))
 	defer cancel()
-	b.flooded(func() { broken, err = b.closings(ctx, 1) })
+	b.flooded(func() { broken, err = b.close(ctx) })
 	crashed := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit) != process
-	t.Logf("broken: lease %v, cut %v, lockdown %v, crashed %v, %v", broken.lease, broken.cut, broken.lockdown, crashed, err)
+	t.Logf("broken: %v, crashed %v, %v", broken, crashed, err)
 	if err == nil && !crashed && len(broken.beyond(quiet)) == 0 {
 		t.Error("the helper without budgets closes in time as well; this attack proves nothing")
 	}

@@ -63,6 +63,9 @@ type Live interface {
 	// Block drops all packets to a local TCP port until the packet filter is reloaded. It needs
 	// no disk.
 	Block(ctx context.Context, port uint16) error
+	// Closing has everybody else wait who has the machine do something, until end is called. What
+	// they have begun goes on.
+	Closing() (end func())
 	// Differences compares the machine with the wanted state.
 	Differences(ctx context.Context, e posture.Effective, files generation.Files) ([]string, error)
 }
@@ -212,6 +215,9 @@ func (r *Run) Do(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, posture.ApplyTime)
 	defer cancel()
 	defer context.AfterFunc(r.gaveWay, cancel)()
+	if r.closes() {
+		defer r.live.Closing()()
+	}
 	switched, err := r.all(ctx)
 	if err == nil {
 		return nil
@@ -239,6 +245,19 @@ func (r *Run) Do(ctx context.Context) error {
 	r.known = nil
 	return errors.Join(err, r.block(ctx, closingsOf(r.read(), r.wanted)))
 }
+
+// certain is what the run puts in force even if it is taken back: the runs that gave way to it have
+// closed something for good. before is known.
+func (r *Run) certain() posture.Effective {
+	if r.revocable {
+		return r.before[len(r.before)-1].effective
+	}
+	return r.wanted
+}
+
+// closes tells whether the run closes for good something that is known to be open. Port 22 is
+// among the ports while SSH is on.
+func (r *Run) closes() bool { return r.before != nil && len(closingsOf(r.before, r.certain())) > 0 }
 
 func (r *Run) end() {
 	r.giveWay() // releases it
@@ -289,12 +308,8 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 		r.known = []*inForce{{r.before[0].number, r.wanted, r.files}}
 		return false, nil
 	}
-	if r.before != nil {
-		certain := r.wanted
-		if r.revocable { // the runs that gave way to it closed something for good
-			certain = r.before[len(r.before)-1].effective
-		}
-		if err := r.closeAtOnce(ctx, certain); err != nil {
+	if r.closes() {
+		if err := r.closeAtOnce(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -322,10 +337,10 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 }
 
 // closeAtOnce ends what is over for good before anything else is done: writing, validating and
-// reloading take a second or more on a small machine. What certain has closed is over, even if this
-// run is taken back. The reload of the packet filter removes the blocks, once its rules say the same.
-// They come first, because sshd takes a while to stop.
-func (r *Run) closeAtOnce(ctx context.Context, certain posture.Effective) error {
+// reloading take a second or more on a small machine. The reload of the packet filter removes the
+// blocks, once its rules say the same. They come first, because sshd takes a while to stop.
+func (r *Run) closeAtOnce(ctx context.Context) error {
+	certain := r.certain()
 	if closings := closingsOf(r.before, certain); len(closings) > 0 {
 		if err := r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) }); err != nil {
 			return err

@@ -30,16 +30,24 @@ const (
 type Host struct {
 	// Apply puts the posture in force again; nil where that is not possible.
 	Apply func(context.Context) error
+	// Wait waits until no program that it runs is in the way of something more urgent; nil where
+	// there is no such thing.
+	Wait func(context.Context) error
 }
 
 // Run implements System. The program's environment has only the language and the time zone of its
 // output. The program ends with ctx.
-func (Host) Run(ctx context.Context, input string, argv ...string) (Output, error) {
+func (h Host) Run(ctx context.Context, input string, argv ...string) (Output, error) {
 	failed := func(err error) (Output, error) {
 		return Output{}, reason.Errorf("run %s: %w", argv[0], err)
 	}
 	if !filepath.IsAbs(argv[0]) {
 		return failed(reason.New("its path is not absolute"))
+	}
+	if h.Wait != nil {
+		if err := h.Wait(ctx); err != nil {
+			return failed(err)
+		}
 	}
 	var stdout, stderr limitedBuffer
 	command := programs.Command(ctx, argv...)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -145,5 +146,44 @@ func TestProgramsOfOthersLeavePlacesForClosing(t *testing.T) {
 	defer cancel()
 	if _, err := all.run(ctx, "/usr/bin/env"); err == nil {
 		t.Error("more programs run than allowed")
+	}
+}
+
+// The attack: a Middleware that was taken over has systemd and programs busy while something is being
+// closed. All of that begins afterwards.
+func TestNothingElseBeginsWhileTheBaseIsClosed(t *testing.T) {
+	var begun atomic.Int64
+	all := New(MaxPrograms)
+	all.exec = func(context.Context, ...string) (string, error) {
+		begun.Add(1)
+		return "", nil
+	}
+	reserved := all.Reserved()
+	end := reserved.Closing()
+	asks := map[string]func(context.Context) error{
+		"a program":             func(ctx context.Context) error { return all.do(ctx, "/usr/bin/env") },
+		"systemctl":             func(ctx context.Context) error { _, err := all.Systemctl(ctx, "daemon-reload"); return err },
+		"a job of systemd's":    func(ctx context.Context) error { return all.unit(ctx, "start", "x.service") },
+		"the journal":           func(ctx context.Context) error { return all.Journal(ctx, nil) },
+		"a program of an audit": all.AwaitClosing,
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for what, ask := range asks {
+		if err := ask(gone); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	waiting := make(chan error, 1)
+	go func() { waiting <- asks["a program"](t.Context()) }()
+	if begun.Load() != 0 {
+		t.Error("a program has begun")
+	}
+	if err := reserved.do(t.Context(), "/usr/bin/env"); err != nil || begun.Load() != 1 {
+		t.Errorf("a program of the closing: %v", err)
+	}
+	end()
+	if err := <-waiting; err != nil || begun.Load() != 2 {
+		t.Errorf("afterwards: %v", err)
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/reason"
@@ -39,6 +40,10 @@ import (
 type Host struct {
 	// places limit how many programs run at the same time.
 	places chan struct{}
+	// closing is had by what closes the Base. All else waits for it.
+	closing *turns.Precedence
+	// reserved: it does not wait, because it closes the Base.
+	reserved bool
 	// exec runs a program; it is Exec except in tests.
 	exec func(ctx context.Context, argv ...string) (output string, err error)
 	// lines runs a program whose output may be long; it is lines except in tests.
@@ -55,10 +60,32 @@ const (
 
 // New returns the machine, with places for this many programs at once, which all users of this
 // Host share.
-func New(programs int) Host { return Host{make(chan struct{}, programs), Exec, lines} }
+func New(programs int) Host {
+	return Host{places: make(chan struct{}, programs), closing: &turns.Precedence{}, exec: Exec, lines: lines}
+}
 
-// Reserved is the same machine, with a few program places of its own.
-func (m Host) Reserved() Host { return Host{make(chan struct{}, reservedPrograms), m.exec, m.lines} }
+// Reserved is the same machine, with a few program places of its own. It does not wait for what
+// closes the Base: it closes it.
+func (m Host) Reserved() Host {
+	m.places, m.reserved = make(chan struct{}, reservedPrograms), true
+	return m
+}
+
+// Closing implements apply.Live: until end, no other program begins, and nobody else has systemd do
+// anything.
+func (m Host) Closing() (end func()) { return m.closing.Take() }
+
+// AwaitClosing waits until nothing is being closed. However slow the machine is, a closing then
+// waits for no more than what had begun before it.
+func (m Host) AwaitClosing(ctx context.Context) error {
+	if m.reserved || m.closing == nil {
+		return nil
+	}
+	if err := m.closing.Await(ctx); err != nil {
+		return reason.Errorf("wait until the Base is closed as was asked for: %w", err)
+	}
+	return nil
+}
 
 // run waits for a place, and runs a program.
 func (m Host) run(ctx context.Context, argv ...string) (string, error) {
@@ -76,10 +103,14 @@ func (m Host) place(ctx context.Context, program string) (give func(), err error
 	defer cancel()
 	select {
 	case m.places <- struct{}{}:
-		return func() { <-m.places }, nil
 	case <-ctx.Done():
 		return nil, reason.Errorf("run %s: wait for other programs to end: %w", program, ctx.Err())
 	}
+	if err := m.AwaitClosing(ctx); err != nil {
+		<-m.places
+		return nil, reason.Errorf("run %s: %w", program, err)
+	}
+	return func() { <-m.places }, nil
 }
 
 func (m Host) do(ctx context.Context, argv ...string) error {
@@ -515,5 +546,8 @@ func (m Host) Systemctl(ctx context.Context, arguments ...string) (string, error
 
 // Journal implements Manager.
 func (m Host) Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error {
+	if err := m.AwaitClosing(ctx); err != nil {
+		return err
+	}
 	return lines(ctx, receive, append([]string{journalctl}, arguments...)...)
 }

@@ -43,6 +43,9 @@ func (m Host) unitWithin(ctx context.Context, limit time.Duration, job string, u
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for _, unit := range units {
+		if err := m.AwaitClosing(ctx); err != nil {
+			return err
+		}
 		if err := m.systemd(ctx, job+" "+unit, func(ctx context.Context, conn *dbus.Conn) error {
 			ended := make(chan string, 1)
 			if _, err := jobs[job](conn, ctx, unit, "replace", ended); err != nil {

@@ -503,6 +503,38 @@ func TestAClosingDoesNotWaitForTheOneBefore(t *testing.T) {
 	}
 }
 
+// Others wait while something is being closed, and not while something is being opened.
+func TestOthersWaitWhileTheBaseIsClosed(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	during := map[bool][]error{} // by whether something was being closed
+	closes := false
+	b.world.WhenExamined(func() { during[closes] = append(during[closes], b.world.AwaitClosing(gone)) })
+	a.mustSubmit(open)
+	b.settled()
+	closes = true
+	if err := b.restrict(caller.Console, endLease(posture.KindElectrum)); err != nil {
+		t.Fatal(err)
+	}
+	b.settled()
+	for closes, errs := range during {
+		for _, err := range errs {
+			if errors.Is(err, context.Canceled) != closes {
+				t.Errorf("while something is closed (%v): %v", closes, err)
+			}
+		}
+	}
+	if len(during) != 2 {
+		t.Errorf("%d kinds were seen; this test proves nothing", len(during))
+	}
+	if err := b.world.AwaitClosing(gone); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 // Wherever the first closing is when the second one comes: in the end the machine is as both say.
 func TestAClosingThatGivesWayAtAnyStepLeavesAllClosed(t *testing.T) {
 	f := &failOnce{}

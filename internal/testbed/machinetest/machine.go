@@ -21,6 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/wallets"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
@@ -36,6 +37,7 @@ type Machine struct {
 	// HeldBans and HeldAudit hold who asks for bans, or for an audit.
 	HeldBans, HeldAudit Hold
 
+	closing   turns.Precedence
 	directory string // the helper's; the servers' is below it
 
 	// files is held while the servers' files are read or replaced: a test looks while a helper applies.
@@ -207,6 +209,12 @@ func (m *Machine) StopSSH(context.Context) error {
 	m.replace("ssh", nil)
 	return nil
 }
+
+// Closing implements apply.Live.
+func (m *Machine) Closing() (end func()) { return m.closing.Take() }
+
+// AwaitClosing waits until nothing is being closed.
+func (m *Machine) AwaitClosing(ctx context.Context) error { return m.closing.Await(ctx) }
 
 // Cut implements apply.Live.
 func (m *Machine) Cut(_ context.Context, port uint16, except posture.Networks) error {
