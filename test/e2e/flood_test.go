@@ -25,6 +25,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/chaindisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
@@ -32,9 +33,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/server"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update/debian"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
@@ -120,7 +125,8 @@ type unhurried struct{ host.Host }
 func (unhurried) Closing() (end func()) { return func() {} }
 
 // unbounded is the helper as it must not be: budgets that never bind, the same places for
-// programs for all, nothing that waits for a closing, and a program for each request for the services.
+// programs for all, nothing that waits for a closing, and a program for each request of the Middleware's
+// that closes nothing.
 func unbounded() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -129,6 +135,10 @@ func unbounded() error {
 		return err
 	}
 	machine := host.New(1 << 20)
+	updates, err := update.NewReceiver(update.NewStore(update.Directory), debian.Machine{}, nil)
+	if err != nil {
+		return err
+	}
 	all := map[caller.Who]server.Bounds{}
 	for who := range server.CallerBounds {
 		all[who] = server.Bounds{Holds: 1 << 40, Calls: 1 << 30, Work: 1 << 30}
@@ -138,7 +148,8 @@ func unbounded() error {
 			Directory: generation.StateDirectory, Factory: posture.Factory(), Clock: boottime.Clock, BootID: bootID, Live: unhurried{machine},
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		},
-		Banner: machine, Network: machine, Systemd: machine, Services: services.BuiltIn(), Bounds: all,
+		Banner: machine, Network: machine, Systemd: machine, Services: services.BuiltIn(), Bounds: all, Updates: updates,
+		Sockets: machine, Disks: machine, DiskStore: chaindisk.TheStore, Node: settings.At("/"), TimeZone: timezone.At("/"),
 	})
 	if err != nil {
 		return err
@@ -172,7 +183,7 @@ func unbounded() error {
 			if err := proto.Unmarshal(b, request); err != nil {
 				return err
 			}
-			if request.GetListServices() != nil {
+			if who == caller.Middleware && request.GetRestrict() == nil {
 				if _, err := units.Show(ctx, machine, services.BuiltIn().Units()...); err != nil {
 					return err
 				}
@@ -388,6 +399,12 @@ func TestClosingDoesNotDependOnLoad(t *testing.T) {
 	b.MustExec("systemctl", "daemon-reload")
 	b.MustExec("systemctl", "restart", helperUnit)
 	process = b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit)
+	if _, err := b.close(t.Context()); err != nil {
+		t.Fatalf("the helper without budgets does not even close when it is quiet, so this attack proves nothing: %v", err)
+	}
+	if now := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit); now != process {
+		t.Fatalf("the helper without budgets was %s when it was quiet, and is %s; this attack proves nothing", process, now)
+	}
 	var broken closing
 	var err error
 	// It may never come to an end, which is the attack's gain as well.
