@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
@@ -26,6 +27,10 @@ type curtain struct{ error }
 // ending is said before the first thing is cleared up, which takes seconds.
 const ending = "Ending the appliance ..."
 
+// noticeTime is how long a step that failed waits for a Ctrl-C. The terminal sends it to the program of the
+// step too, whose end may be noticed first.
+const noticeTime = 2 * time.Second
+
 // onStage runs a play, and clears up. The context ends when somebody ends the play; what falls over
 // by that, such as dpkg by the same Ctrl-C, is no error.
 func onStage(ctx context.Context, play func(*theatre) error) (err error) {
@@ -33,8 +38,10 @@ func onStage(ctx context.Context, play func(*theatre) error) (err error) {
 	defer func() {
 		if over, fell := recover().(curtain); fell {
 			err = over.error
-			if ctx.Err() != nil {
+			select {
+			case <-ctx.Done():
 				t.failed, err = false, ctx.Err()
+			case <-time.After(noticeTime):
 			}
 		}
 		if len(t.cleanups) > 0 {
