@@ -142,7 +142,9 @@ func Start(t T, options Options) *Browser {
 	// that keep a hidden page's timers going.
 	allocator := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(Program),
-		chromedp.NoInheritEnv, chromedp.Env("HOME="+home, "PATH=/usr/bin:/bin", "LANG=C.UTF-8", "TZ=UTC"),
+		chromedp.NoInheritEnv,
+		// A Chromium that is killed leaves its socket in the folder for temporary files.
+		chromedp.Env("HOME="+home, "TMPDIR="+home, "PATH=/usr/bin:/bin", "LANG=C.UTF-8", "TZ=UTC"),
 		chromedp.Flag("user-data-dir", filepath.Join(home, "profile")),
 		chromedp.Headless, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.DisableGPU,
