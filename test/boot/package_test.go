@@ -201,24 +201,27 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 		}
 		s.MustExec("systemctl", "stop", "squatter")
 		// systemd can start NGINX again, and with it the unit of its ports, while it is told to stop them
-		// all. Here that unit is always started again, once.
-		again := "[Unit]\nConditionPathExists=/run/once\n[Service]\nType=oneshot\nExecStart=/usr/bin/rm /run/once\n" +
-			"ExecStart=/usr/bin/systemctl --no-block start " + generation.PortsUnit + "\n"
+		// all. Here that unit is always started again, once: the first stop waits for it.
+		const again, hold = "/run/systemd/system/again.service", "/run/systemd/system/bitbox-base-hold.service"
 		write := func(path, content string) {
 			s.MustExec("mkdir", "-p", filepath.Dir(path))
 			if _, err := s.ExecInput(content+"\n", "dd", "status=none", "of="+path); err != nil {
 				t.Fatal(err)
 			}
 		}
-		write("/run/systemd/system/bitbox-base-again.service", again)
+		write(again, "[Unit]\nConditionPathExists=/run/once\n[Service]\nType=oneshot\n"+
+			"ExecStart=/usr/bin/systemctl start "+generation.PortsUnit+"\nExecStart=/usr/bin/rm /run/once")
+		write(hold, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/true\n"+
+			"ExecStop=/bin/sh -c 'while test -e /run/once; do sleep 0.1; done'")
 		for unit, lines := range map[string]string{
 			generation.FirewallUnit: "[Service]\nExecStartPre=/bin/false",
 			generation.ProxyUnit:    "[Service]\nExecStart=\nExecStart=/usr/sbin/nginx -v",
 		} {
 			directory, ports := "/run/systemd/system/"+unit+".d", "/run/systemd/system/"+generation.PortsUnit+".d"
 			write(directory+"/broken.conf", lines)
-			write(ports+"/again.conf", "[Unit]\nOnSuccess=bitbox-base-again.service")
+			write(ports+"/again.conf", "[Unit]\nOnSuccess=again.service")
 			write("/run/once", "")
+			s.MustExec("systemctl", "start", filepath.Base(hold))
 			s.MustExec("systemd-run", "--quiet", "--remain-after-exit", "--unit=setup", "--property=StandardOutput=file:/run/setup",
 				"--property=StandardError=file:/run/setup",
 				"bitbox-base", "setup", "--yes")
@@ -245,7 +248,7 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 		if _, err := s.Exec("cat", "/run/once"); err == nil {
 			t.Error("nothing was started again, so this test shows less")
 		}
-		s.MustExec("rm", "/run/systemd/system/bitbox-base-again.service")
+		s.MustExec("rm", again, hold)
 		s.MustExec("systemctl", "daemon-reload")
 		untouched(t, "after a failed setup")
 	})
