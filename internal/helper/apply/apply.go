@@ -106,11 +106,7 @@ func (p Part) changed(a, b generation.Files) bool {
 
 // mustRead tells whether a part has to read files, because it may have read others before.
 func (p Part) mustRead(before []*inForce, files generation.Files) bool {
-	return before == nil || !allOf(before, func(b *inForce) bool { return !p.changed(b.files, files) })
-}
-
-func allOf(before []*inForce, is func(*inForce) bool) bool {
-	return !slices.ContainsFunc(before, func(b *inForce) bool { return !is(b) })
+	return before == nil || slices.ContainsFunc(before, func(b *inForce) bool { return p.changed(b.files, files) })
 }
 
 func hadSSH(before []*inForce) bool {
@@ -201,8 +197,7 @@ func (a *Applier) Next(wanted posture.Effective) {
 	if r == nil || r.revocable || r.before == nil {
 		return
 	}
-	left := &inForce{effective: r.wanted}
-	if wanted.SSH == nil && r.wanted.SSH != nil || len(closingsOf([]*inForce{left}, wanted)) > 0 {
+	if len(closingsOf([]*inForce{{effective: r.wanted}}, wanted)) > 0 {
 		r.giveWay()
 	}
 }
@@ -341,10 +336,9 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 // blocks, once its rules say the same. They come first, because sshd takes a while to stop.
 func (r *Run) closeAtOnce(ctx context.Context) error {
 	certain := r.certain()
-	if closings := closingsOf(r.before, certain); len(closings) > 0 {
-		if err := r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) }); err != nil {
-			return err
-		}
+	closings := closingsOf(r.before, certain)
+	if err := r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) }); err != nil {
+		return err
 	}
 	if certain.SSH == nil && hadSSH(r.before) {
 		return r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH)
@@ -528,13 +522,13 @@ func closingsOf(before []*inForce, after posture.Effective) []closing {
 	var closings []closing
 	for _, port := range slices.Compact(ports) {
 		now := networksOf(after, port)
-		within := func(b *inForce) bool {
-			return !slices.Contains(OpenPorts(b.effective), port) || networksOf(b.effective, port).Within(now)
+		wider := func(b *inForce) bool {
+			return slices.Contains(OpenPorts(b.effective), port) && !networksOf(b.effective, port).Within(now)
 		}
 		switch {
 		case !slices.Contains(open, port):
 			closings = append(closings, closing{port: port})
-		case len(now) > 0 && (before == nil || !allOf(before, within)):
+		case len(now) > 0 && (before == nil || slices.ContainsFunc(before, wider)):
 			closings = append(closings, closing{port, now})
 		}
 	}
