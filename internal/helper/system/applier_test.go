@@ -242,11 +242,7 @@ func TestLockdownHoldsThoughServersFail(t *testing.T) {
 		"reload " + generation.ProxyUnit, "verify", "cut", "stop ssh", "provide",
 	} {
 		t.Run(action, func(t *testing.T) {
-			b := newBase(t)
-			b.start()
-			a := b.pair(b.as(caller.Middleware), "phone", owner)
-			a.mustSubmit(open)
-			b.settled()
+			b, _ := newOpenBase(t)
 			b.world.Fail(action, errPlayed)
 			if err := b.restrict(caller.Middleware, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotYet}) {
 				t.Fatalf("restrict = %v", err)
@@ -312,11 +308,7 @@ func TestLockdownHoldsThoughTheDiskIsFull(t *testing.T) {
 }
 
 func TestOnlyWhatIsClosedIsCut(t *testing.T) {
-	b := newBase(t)
-	b.start()
-	a := b.pair(b.as(caller.Middleware), "phone", owner)
-	a.mustSubmit(open)
-	b.settled()
+	b, a := newOpenBase(t)
 	_ = b.world.Cuts()
 	a.mustSubmit(func(p *posture.Posture, _ uint64) { p.Extras = nil })
 	b.settled()
@@ -368,11 +360,7 @@ func TestWhatIsLimitedToNetworksIsCutForAllOthers(t *testing.T) {
 }
 
 func TestLeasesEndByThemselves(t *testing.T) {
-	b := newBase(t)
-	b.start()
-	a := b.pair(b.as(caller.Middleware), "phone", owner)
-	a.mustSubmit(open)
-	b.settled()
+	b, _ := newOpenBase(t)
 	b.advance(time.Hour + time.Second)
 	until(t, "SSH has ended", func() error {
 		if b.helper.Effective().SSH != nil {
@@ -470,11 +458,7 @@ func TestAClosingDoesNotWaitForTheOneBefore(t *testing.T) {
 		"reload " + generation.ProxyUnit:             {posture.KindElectrum, posture.KindSSH},
 	} {
 		t.Run(action, func(t *testing.T) {
-			b := newBase(t)
-			b.start()
-			a := b.pair(b.as(caller.Middleware), "phone", owner)
-			a.mustSubmit(open)
-			b.settled()
+			b, _ := newOpenBase(t)
 			_ = b.world.Cuts()
 			b.world.Hang(action)
 			first := make(chan error, 1)
@@ -628,11 +612,7 @@ func TestAClosingThatGivesWayToADocumentIsDoneAtOnce(t *testing.T) {
 // The attack: a Middleware that was taken over has a finding of the audit repaired, for which
 // everything is put in force again, whole. A closing at the console does not wait for that.
 func TestAClosingDoesNotWaitForARepair(t *testing.T) {
-	b := newBase(t)
-	b.start()
-	a := b.pair(b.as(caller.Middleware), "phone", owner)
-	a.mustSubmit(open)
-	b.settled()
+	b, _ := newOpenBase(t)
 	b.world.Hang("reload " + generation.ProxyUnit)
 	repaired := make(chan error, 1)
 	go func() { repaired <- b.helper.Reapply(t.Context()) }()

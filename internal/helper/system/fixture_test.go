@@ -188,6 +188,17 @@ func newAppSeed() posture.AppSeed {
 	return seed
 }
 
+// newOpenBase returns a Base that runs, and on which an owner has opened what posture open opens.
+func newOpenBase(t *testing.T) (*base, *app) {
+	t.Helper()
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	a.mustSubmit(open)
+	b.settled()
+	return b, a
+}
+
 // pair runs a whole ceremony through the given Middleware, with a human who says
 // yes at the console.
 func (b *base) pair(middleware helperclient.Client, name string, role basev1.Role) *app {

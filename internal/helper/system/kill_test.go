@@ -209,11 +209,7 @@ func TestATryDoesNotOutliveAPowerCut(t *testing.T) {
 }
 
 func TestSSHDoesNotOutliveAReboot(t *testing.T) {
-	b := newBase(t)
-	b.start()
-	a := b.pair(b.as(caller.Middleware), "phone", owner)
-	a.mustSubmit(open)
-	b.settled()
+	b, _ := newOpenBase(t)
 	b.stop()
 	b.config.BootID = "boot 2"
 	if err := ledger.Prepare(b.config.Config); err != nil {
@@ -228,11 +224,7 @@ func TestSSHDoesNotOutliveAReboot(t *testing.T) {
 
 // A state that cannot be used leaves a closed Base, and the file as it is.
 func TestADamagedStateLeavesAClosedBase(t *testing.T) {
-	b := newBase(t)
-	b.start()
-	a := b.pair(b.as(caller.Middleware), "phone", owner)
-	a.mustSubmit(open)
-	b.settled()
+	b, _ := newOpenBase(t)
 	b.stop()
 	path := filepath.Join(b.directory, ledger.StateFile)
 	content, err := os.ReadFile(path)
