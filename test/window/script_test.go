@@ -287,6 +287,89 @@ func TestAYesIsDeadForItsFirstSecond(t *testing.T) {
 	until(t, "it is sent", func() bool { return d.sent() == 1 })
 }
 
+// What is not pale can be pressed. Animations have a clock of their own: here they end at once.
+func TestAYesThatIsNotPaleCounts(t *testing.T) {
+	const form = `<form method="post" action="/yes"><button data-dead="7">Yes, change it</button></form>`
+	for name, pale := range map[string]string{
+		"as it is": "", "broken: only an animation is pale": "button.classList.toggle('pale', early(button))",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, form)
+			if pale != "" {
+				d.script = d.otherwise(pale, "")
+			}
+			tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+			d.open(tab)
+			d.change(strings.Replace(form, `"7"`, `"8"`, 1))
+			tab.Await("the next question is there", "document.querySelector('[data-dead=\"8\"]')")
+			chromiumtest.Eval[bool](tab, `(async () => {
+				const yes = document.querySelector("[data-dead]")
+				const pale = () => { document.getAnimations().forEach(a => a.finish()); return getComputedStyle(yes).opacity !== "1" }
+				while (pale()) await new Promise(done => setTimeout(done, 5))
+				setTimeout(() => yes.click())
+				return true
+			})()`)
+			said := "document.getElementById('voice')?.textContent === " + quote(words.English.Say("frame.early"))
+			tab.Await("it is sent, or said to be early", fmt.Sprintf("location.pathname === '/yes' || %s", said))
+			if lost := d.sent() == 0; lost != (pale != "") {
+				t.Errorf("the press is lost: %v", lost)
+			}
+		})
+	}
+}
+
+// A page may open a stream again while the proof of the last one is still being checked.
+func TestAPageOutlivesTheProofOfAStreamThatItHasLeft(t *testing.T) {
+	shared := [][2]string{ // one nonce for all streams, as the script had it once
+		{"const nonce = random()", "const nonce = window.asked = random()"},
+		{"bytes(proof), bytes(nonce)", "bytes(proof), bytes(window.asked)"},
+		{"if (source !== from) return", "if (over) return"},
+	}
+	for name, changes := range map[string][][2]string{"as it is": nil, "broken: streams share a nonce": shared} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, "<p>Height 100</p>")
+			for _, change := range changes {
+				d.otherwise(change[0], "") // it is there once
+				if d.script = bytes.Replace(d.script, []byte(change[0]), []byte(change[1]), 1); bytes.Equal(d.script, static.Script.Content) {
+					t.Fatal("the variant is not broken")
+				}
+			}
+			tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+			// The first check of a proof waits until the test lets it go on.
+			tab.Before(`{
+				const verify = crypto.subtle.verify.bind(crypto.subtle), first = new Promise(go => { window.go = go })
+				let checks = 0
+				window.checking = false
+				window.checked = false
+				crypto.subtle.importKey = (importKey => async (...how) => {
+					const key = await importKey(...how)
+					if (!checks++) { window.checking = true; await first }
+					return key
+				})(crypto.subtle.importKey.bind(crypto.subtle))
+				crypto.subtle.verify = async (...what) => { const right = await verify(...what); window.checked = true; return right }
+			}`)
+			d.open(tab)
+			tab.Await("a proof is being checked", "checking")
+			chromiumtest.Eval[bool](tab, "document.dispatchEvent(new Event('visibilitychange'))")
+			tab.Await("the second proof was checked", "checked")
+			chromiumtest.Eval[bool](tab, "checked = false, go(), true")
+			tab.Await("the first proof was checked", "checked")
+			if changes == nil {
+				d.listening(1)
+				d.change("<p>Height 101</p>")
+			}
+			foreign := words.English.Say("frame.foreign")
+			tab.Await("it goes on, or ends", shownText("Height 101")+" || "+shownText(foreign))
+			if ended := tab.Shows(foreign); ended != (changes != nil) {
+				t.Errorf("the page has ended: %v", ended)
+			}
+		})
+	}
+}
+
+// shownText is true on a page that shows a text, in JavaScript.
+func shownText(text string) string { return "document.body.innerText.includes(" + quote(text) + ")" }
+
 // A page gets and loses forms while a person uses it: an opening ends, another owner changes something.
 func TestAPressIsNotLostWhenThePageGetsOtherParts(t *testing.T) {
 	const reload = "for (const part of event.parts ?? []) part.id ? apply(part) : location.reload()"

@@ -43,7 +43,7 @@ const send = (path, fields) =>
 
 // --- The stream ----------------------------------------------------------------------------------
 
-let source, nonce, proven, heard, stale // the open stream, when the server spoke last, and whether that is long ago
+let source, proven, heard, stale // the open stream, when the server spoke last, and whether that is long ago
 let over = !key, locked = false // nothing comes any more; nothing is shown
 let again, pause = 1000 // the timer that opens the stream again, and its milliseconds
 let reported = 0 // when the server heard of this page
@@ -51,12 +51,12 @@ let reported = 0 // when the server heard of this page
 function listen() {
   quiet()
   if (over || locked || document.hidden) return
-  nonce = random()
+  const nonce = random()
   proven = false
   heard ??= Date.now()
   const mine = source = new EventSource('/stream?' + new URLSearchParams({ page, tab, nonce, shape: body.dataset.shape }))
   let turn = Promise.resolve()
-  source.onmessage = event => { turn = turn.then(calm).then(() => source === mine && receive(JSON.parse(event.data))) }
+  source.onmessage = event => { turn = turn.then(calm).then(() => source === mine && receive(JSON.parse(event.data), mine, nonce)) }
   source.onerror = () => source === mine && (quiet(), ask())
 }
 
@@ -67,13 +67,15 @@ function quiet() {
 
 // proves tells whether it is the server that made this page. After the App has ended, its port may
 // be another user's.
-async function proves(proof) {
+async function proves(proof, nonce) {
   const secret = await crypto.subtle.importKey('raw', bytes(key), { name: 'HMAC', hash: 'SHA-256' }, false, ['verify'])
   return crypto.subtle.verify('HMAC', secret, bytes(proof), bytes(nonce))
 }
 
-async function receive(event) {
-  if (event.proof) proven = await proves(event.proof)
+async function receive(event, from, nonce) {
+  const right = event.proof && await proves(event.proof, nonce)
+  if (source !== from) return // a later stream has taken its place
+  if (event.proof) proven = right
   if (!proven) return end(words.foreign)
   if (event.proof || stale) tell('')
   heard = Date.now()
@@ -97,6 +99,7 @@ function end(sentence) {
 // lock hides the page behind a sentence; without one it shows it again.
 function lock(sentence) {
   locked = !!sentence
+  hide()
   body.classList.toggle('locked', locked)
   quiet()
   tell(sentence)
@@ -194,7 +197,7 @@ function held(node) {
 
 const queue = []
 const said = new Map() // texts of the elements with data-say, by its value
-const shown = new WeakMap() // since when a button with data-dead has been on the screen
+const shown = new WeakMap() // the question of a button with data-dead, and since when it has been on the screen
 let spoke = 0
 
 function speak(sentence) {
@@ -209,10 +212,28 @@ function settle(opened = false) {
     if (said.get(node.dataset.say) !== text && !opened) speak(text)
     said.set(node.dataset.say, text)
   }
-  for (const button of find('[data-dead]')) {
-    if (shown.get(button)?.id !== button.dataset.dead) shown.set(button, { id: button.dataset.dead, since: Date.now() })
-  }
   tick()
+}
+
+const readTime = 1000 // milliseconds
+const early = button => !(performance.now() - shown.get(button)?.since >= readTime)
+
+// fade shows which yes does not count yet, by the clock that decides it: an animation's runs ahead
+// of it on a machine that has much to do.
+function fade() {
+  if (document.hidden || locked) return
+  for (const button of find('[data-dead]')) {
+    if (shown.get(button)?.id !== button.dataset.dead) {
+      shown.set(button, { id: button.dataset.dead, since: performance.now() })
+      setTimeout(fade, readTime + 10) // the two clocks are not equally fine
+    }
+    button.classList.toggle('pale', early(button))
+  }
+}
+
+// hide has each question read anew when it is shown again.
+function hide() {
+  for (const button of find('[data-dead]')) shown.delete(button)
 }
 
 // --- Time ----------------------------------------------------------------------------------------
@@ -237,6 +258,7 @@ function tick() {
     voice.textContent = queue.shift()
   }
   if (!locked && performance.now() >= rest) for (const [id, html] of late) apply({ id, html })
+  fade()
   stale = !over && !locked && !document.hidden && heard && now - heard > 35000
   if (stale) tell(fill(words.stale, { time: new Date(heard).toLocaleTimeString(document.documentElement.lang) }))
   if (key && !over && (document.hidden || locked) && now - reported > 50000) ask()
@@ -247,9 +269,9 @@ function tick() {
 let sent = -1000 // when the last form was sent
 listenTo('submit', event => {
   const button = event.submitter
-  const early = button?.dataset.dead && !(Date.now() - shown.get(button)?.since >= 1000) // nobody has read the question yet
-  if (early) speak(words.early)
-  if (early || performance.now() - sent < 1000) return event.preventDefault() // or a press has trembled
+  const unread = button?.dataset.dead && early(button)
+  if (unread) speak(words.early)
+  if (unread || performance.now() - sent < 1000) return event.preventDefault() // or a press has trembled
   sent = performance.now()
 })
 listenTo('pointerdown', () => { rest = performance.now() + 10000 })
@@ -285,7 +307,7 @@ listenTo('dragover drop', event => {
 listenTo('keydown pointerdown pointermove wheel', () => !over && !locked && Date.now() - reported > 20000 && report(1))
 listenTo('visibilitychange', () => {
   if (over) return
-  for (const button of find('[data-dead]')) shown.delete(button)
+  hide()
   locked && !document.hidden ? ask() : report()
   document.hidden ? quiet() : (settle(), listen())
 })
