@@ -287,7 +287,7 @@ func TestAYesIsDeadForItsFirstSecond(t *testing.T) {
 	until(t, "it is sent", func() bool { return d.sent() == 1 })
 }
 
-// What is not pale can be pressed. Animations have a clock of their own: here they end at once.
+// A yes that does not look pale can be pressed. Animations have a clock of their own: here they end at once.
 func TestAYesThatIsNotPaleCounts(t *testing.T) {
 	const form = `<form method="post" action="/yes"><button data-dead="7">Yes, change it</button></form>`
 	for name, pale := range map[string]string{

@@ -4,8 +4,8 @@
 //
 // It keeps no state: if it does not know whether a step was done, it repeats it. If a change
 // fails, it switches back to the previous generation. A change that closes something is never
-// taken back; if it cannot be applied, its ports are blocked at once. It gives way to another one
-// that comes meanwhile, so neither waits for the servers to read both.
+// taken back; if it cannot be applied, its ports are blocked at once. Whatever is being put in force
+// gives way to what closes more, so a closing waits for no server to read something else.
 package apply
 
 import (
@@ -156,28 +156,56 @@ func New(store *generation.Store, live Live) *Applier {
 	return &Applier{store: store, live: live, StepTime: StepTime, VerifyTime: verifyTime}
 }
 
+// Goal is what is to be in force.
+type Goal struct {
+	posture.Effective
+	// Undone is to be in force in its place if it cannot be applied, which takes it back; nil: it
+	// is not taken back.
+	Undone *posture.Effective
+}
+
+// closings are what is closed for good: by both, if there are two.
+func (g Goal) closings(before []*inForce) []closing {
+	closings := closingsOf(before, g.Effective)
+	if g.Undone == nil {
+		return closings
+	}
+	undone := closingsOf(before, *g.Undone)
+	return slices.DeleteFunc(closings, func(c closing) bool {
+		return !slices.ContainsFunc(undone, func(u closing) bool { return u.port == c.port })
+	})
+}
+
+// states are what may be in force until it is.
+func (g Goal) states() []*inForce {
+	states := []*inForce{{effective: g.Effective}}
+	if g.Undone != nil {
+		states = append(states, &inForce{effective: *g.Undone})
+	}
+	return states
+}
+
 // ErrGaveWay is returned by a run that gave way to one that closes more.
 var ErrGaveWay = reason.New("something else is to be closed first")
 
-// Run puts one Effective in force.
+// Run puts one Goal in force.
 type Run struct {
 	*Applier
-	before    []*inForce // Applier.known
-	whole     bool       // Applier.whole
-	wanted    posture.Effective
-	revocable bool
-	files     generation.Files
-	number    uint64
-	progress  func(*systemv1.Progress)
+	before   []*inForce // Applier.known
+	whole    bool       // Applier.whole
+	goal     Goal
+	files    generation.Files
+	number   uint64
+	progress func(*systemv1.Progress)
 	// gaveWay is done once the run gives way.
 	gaveWay context.Context
 	giveWay context.CancelFunc
 }
 
-// Begin makes the run that puts wanted in force. It does nothing yet. One run is begun after the
+// Begin makes the run that puts goal in force. It does nothing yet. One run is begun after the
 // other has returned.
-func (a *Applier) Begin(wanted posture.Effective, revocable bool, progress func(*systemv1.Progress)) *Run {
-	r := &Run{Applier: a, before: a.known, whole: a.whole, wanted: wanted, revocable: revocable, progress: progress}
+func (a *Applier) Begin(goal Goal, progress func(*systemv1.Progress)) *Run {
+	r := &Run{Applier: a, before: a.known, whole: a.whole, goal: goal, progress: progress}
 	r.gaveWay, r.giveWay = context.WithCancel(context.Background())
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -186,23 +214,18 @@ func (a *Applier) Begin(wanted posture.Effective, revocable bool, progress func(
 }
 
 // Next tells what is to be in force after the run that was begun last. If it closes something
-// that this run leaves open, the run gives way: a closing does not wait for the servers that read
-// what an earlier closing is about. Each run that gives way closes less than the one that
-// follows, so an end comes. A run that can be taken back does not give way, because that would
-// take it back.
-func (a *Applier) Next(wanted posture.Effective) {
+// for good that this run may leave open, the run gives way: a closing does not wait for the servers
+// that read something else, nor for their pre-flight. Each run that gives way closes less than the one
+// that follows, so an end comes.
+func (a *Applier) Next(goal Goal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := a.running
-	if r == nil || r.revocable || r.before == nil {
-		return
-	}
-	if len(closingsOf([]*inForce{{effective: r.wanted}}, wanted)) > 0 {
+	if r := a.running; r != nil && r.before != nil && len(goal.closings(r.goal.states())) > 0 {
 		r.giveWay()
 	}
 }
 
-// Do puts wanted in force. If it fails and the run is revocable, it restores what was in force
+// Do puts the goal in force. If it fails and can be taken back, Do restores what was in force
 // before. Otherwise it blocks the ports that are to be closed, and another run must follow, as
 // after ErrGaveWay.
 func (r *Run) Do(ctx context.Context) error {
@@ -210,7 +233,8 @@ func (r *Run) Do(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, posture.ApplyTime)
 	defer cancel()
 	defer context.AfterFunc(r.gaveWay, cancel)()
-	if r.closes() {
+	closes := r.closes()
+	if closes {
 		defer r.live.Closing()()
 	}
 	switched, err := r.all(ctx)
@@ -219,14 +243,14 @@ func (r *Run) Do(ctx context.Context) error {
 	}
 	if r.gaveWay.Err() != nil {
 		if r.files != nil { // some servers may have read them
-			r.known = append(slices.Clone(r.before), &inForce{r.number, r.wanted, r.files})
+			r.known = append(slices.Clone(r.before), r.itself())
 		}
 		return ErrGaveWay
 	}
 	// The rest is done even if the caller has given up.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), posture.ApplyTime)
 	defer cancel()
-	if r.revocable && len(r.before) == 1 && !r.whole {
+	if r.goal.Undone != nil && len(r.before) == 1 && !r.whole && !closes { // what was before has nothing open that is closed for good
 		if !switched {
 			return err // nothing has happened
 		}
@@ -237,22 +261,26 @@ func (r *Run) Do(ctx context.Context) error {
 		}
 		err = errors.Join(err, back)
 	}
-	r.known = nil
-	return errors.Join(err, r.block(ctx, closingsOf(r.read(), r.wanted)))
+	r.uncertain()
+	return errors.Join(err, r.block(ctx, r.goal.closings(r.read())))
 }
 
-// certain is what the run puts in force even if it is taken back: the runs that gave way to it have
-// closed something for good. before is known.
-func (r *Run) certain() posture.Effective {
-	if r.revocable {
-		return r.before[len(r.before)-1].effective
+// uncertain notes that the run has failed: the next one does everything, and still closes at once what
+// this one or those before may have left open.
+func (r *Run) uncertain() {
+	r.Applier.whole = true
+	covers := func(b *inForce) bool { return len(closingsOf([]*inForce{r.itself()}, b.effective)) == 0 }
+	if r.before != nil && !slices.ContainsFunc(r.before, covers) { // it may fail again and again
+		r.known = append(slices.Clone(r.before), r.itself())
 	}
-	return r.wanted
 }
+
+// itself is what the run puts in force.
+func (r *Run) itself() *inForce { return &inForce{r.number, r.goal.Effective, r.files} }
 
 // closes tells whether the run closes for good something that is known to be open. Port 22 is
 // among the ports while SSH is on.
-func (r *Run) closes() bool { return r.before != nil && len(closingsOf(r.before, r.certain())) > 0 }
+func (r *Run) closes() bool { return r.before != nil && len(r.goal.closings(r.before)) > 0 }
 
 func (r *Run) end() {
 	r.giveWay() // releases it
@@ -294,20 +322,28 @@ func (r *Run) step(ctx context.Context, name, detail string, do func(context.Con
 // all does all steps. switched tells whether servers may have seen any of it.
 func (r *Run) all(ctx context.Context) (switched bool, err error) {
 	if err := r.step(ctx, "render", "", func(context.Context) (err error) {
-		r.files, err = generation.RenderFor(r.wanted, generation.ThisMachine())
+		r.files, err = generation.RenderFor(r.goal.Effective, generation.ThisMachine())
 		return err
 	}); err != nil {
 		return false, err
 	}
 	if len(r.before) == 1 && !r.whole && maps.Equal(r.before[0].files, r.files) {
-		r.known = []*inForce{{r.before[0].number, r.wanted, r.files}}
+		r.known = []*inForce{{r.before[0].number, r.goal.Effective, r.files}}
 		return false, nil
 	}
+	var failed error
 	if r.closes() {
-		if err := r.closeAtOnce(ctx); err != nil {
-			return false, err
-		}
+		failed = r.closeAtOnce(ctx) // the servers close it all the same, once they have read the files
 	}
+	switched, err = r.putInForce(ctx)
+	if err != nil {
+		err = errors.Join(failed, err)
+	}
+	return switched, err
+}
+
+// putInForce does all steps from the writing on.
+func (r *Run) putInForce(ctx context.Context) (switched bool, err error) {
 	if err := r.step(ctx, "write", "", r.write); err != nil {
 		return false, err
 	}
@@ -317,11 +353,11 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 	if err := r.step(ctx, "switch", "", func(context.Context) error { return r.store.Switch(r.number) }); err != nil {
 		return true, err
 	}
-	if err := r.makeLive(ctx, r.read(), r.wanted, r.files); err != nil {
+	if err := r.makeLive(ctx, r.read(), r.goal.Effective, r.files); err != nil {
 		return true, err
 	}
 	r.Applier.whole = false
-	r.known = []*inForce{{r.number, r.wanted, r.files}}
+	r.known = []*inForce{r.itself()}
 	keep := []uint64{r.number}
 	for _, b := range r.before {
 		keep = append(keep, b.number)
@@ -335,15 +371,12 @@ func (r *Run) all(ctx context.Context) (switched bool, err error) {
 // reloading take a second or more on a small machine. The reload of the packet filter removes the
 // blocks, once its rules say the same. They come first, because sshd takes a while to stop.
 func (r *Run) closeAtOnce(ctx context.Context) error {
-	certain := r.certain()
-	closings := closingsOf(r.before, certain)
-	if err := r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) }); err != nil {
-		return err
+	closings := r.goal.closings(r.before)
+	err := r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) })
+	if slices.ContainsFunc(closings, func(c closing) bool { return c.port == sshaccess.Port }) {
+		err = errors.Join(err, r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH))
 	}
-	if certain.SSH == nil && hadSSH(r.before) {
-		return r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH)
-	}
-	return nil
+	return err
 }
 
 func (r *Run) write(ctx context.Context) error {
@@ -352,7 +385,7 @@ func (r *Run) write(ctx context.Context) error {
 		return err
 	}
 	r.number = current + 1
-	if err := r.live.Provide(ctx, r.wanted); err != nil {
+	if err := r.live.Provide(ctx, r.goal.Effective); err != nil {
 		return err
 	}
 	return r.store.Write(r.number, r.files)
@@ -452,7 +485,11 @@ func (r *Run) verify(ctx context.Context, e posture.Effective, files generation.
 
 // back restores what was in force before the run.
 func (r *Run) back(ctx context.Context) error {
-	failed, before := &inForce{r.number, r.wanted, r.files}, r.before[0]
+	// A closing that comes now does not wait for it.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.gaveWay, cancel)()
+	failed, before := r.itself(), r.before[0]
 	err := r.step(ctx, "switch back", "", func(context.Context) error { return r.store.Switch(before.number) })
 	if err != nil {
 		return err

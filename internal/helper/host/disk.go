@@ -15,7 +15,7 @@ const (
 )
 
 // LookAtDisks implements chaindisk.Machine.
-func (m Host) LookAtDisks(ctx context.Context) error { return m.Examine(ctx, chaindisk.LookUnit) }
+func (m Host) LookAtDisks(ctx context.Context) error { return m.once(ctx, "start", chaindisk.LookUnit) }
 
 // PrepareDisk implements chaindisk.Machine. The mount is stopped after the node that needs it;
 // where there is none, there is nothing to stop.

@@ -157,9 +157,13 @@ func IdentitiesIn(hostKey, certificates string, e posture.Effective) posture.Ide
 	return i
 }
 
-// Examine starts a pre-flight unit and waits for its verdict.
-func (m Host) Examine(ctx context.Context, unit string) error {
-	err := m.unit(ctx, "start", unit)
+// Examine starts a pre-flight unit and waits for its verdict. One that still runs, for a change that gave
+// way, begins again: it may have read what it checks before.
+func (m Host) Examine(ctx context.Context, unit string) error { return m.once(ctx, "restart", unit) }
+
+// once starts a unit that does something once, and waits for how it ends.
+func (m Host) once(ctx context.Context, job, unit string) error {
+	err := m.unit(ctx, job, unit)
 	if err == nil {
 		return nil
 	}

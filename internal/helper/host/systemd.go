@@ -12,8 +12,9 @@ import (
 
 // jobs are the requests to systemd about a unit, by the names of systemctl(1).
 var jobs = map[string]func(*dbus.Conn, context.Context, string, string, chan<- string) (int, error){
-	"start": (*dbus.Conn).StartUnitContext,
-	"stop":  (*dbus.Conn).StopUnitContext,
+	"start":   (*dbus.Conn).StartUnitContext,
+	"restart": (*dbus.Conn).RestartUnitContext,
+	"stop":    (*dbus.Conn).StopUnitContext,
 	// A unit that is not running stays stopped.
 	"try-reload-or-restart": (*dbus.Conn).ReloadOrTryRestartUnitContext,
 	"reload-or-restart":     (*dbus.Conn).ReloadOrRestartUnitContext,

@@ -10,6 +10,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/refusal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -104,7 +105,7 @@ func (k *Keeper) followRolesLocked() {
 // changedLocked tells everybody that something else is in force.
 func (k *Keeper) changedLocked() {
 	k.version++
-	k.Apply.Next(k.inForceLocked())
+	k.Apply.Next(k.goalLocked())
 	k.worker.Wake()
 	k.Changed.Wake()
 	k.noteLocked()
@@ -152,12 +153,23 @@ func (k *Keeper) tellLocked(app string) {
 
 // inForceLocked is what is to be in force: what the ledger says, and no more than
 // what could not be saved.
-func (k *Keeper) inForceLocked() posture.Effective {
-	e := k.ledger.Effective()
+func (k *Keeper) inForceLocked() posture.Effective { return k.savedLocked(k.ledger.Effective()) }
+
+func (k *Keeper) savedLocked(e posture.Effective) posture.Effective {
 	if k.unsaved != nil {
 		e = posture.Meet(e, *k.unsaved)
 	}
 	return e
+}
+
+// goalLocked is what the worker is to put in force.
+func (k *Keeper) goalLocked() apply.Goal {
+	goal := apply.Goal{Effective: k.inForceLocked()}
+	if k.ledger.Phase() == systemv1.PostureReport_PHASE_APPLYING {
+		undone := k.savedLocked(k.ledger.Undone())
+		goal.Undone = &undone
+	}
+	return goal
 }
 
 // tick lets the ledger count time, and returns when it is due next.

@@ -70,7 +70,7 @@ func (k *Keeper) Run(ctx context.Context) {
 // what is to be in force; an error, that it is to be tried again.
 func (k *Keeper) converge(ctx context.Context) (again bool, err error) {
 	k.mu.Lock()
-	wanted, version := k.inForceLocked(), k.version
+	wanted, version := k.goalLocked(), k.version
 	applying := k.ledger.Phase() == systemv1.PostureReport_PHASE_APPLYING
 	w := k.waiters[wanted.Revision]
 	if k.again {
@@ -87,7 +87,7 @@ func (k *Keeper) converge(ctx context.Context) (again bool, err error) {
 		default: // a waiter that does not read misses something
 		}
 	}
-	run := k.Apply.Begin(wanted, applying, progress)
+	run := k.Apply.Begin(wanted, progress)
 	k.mu.Unlock()
 	err = run.Do(ctx)
 	switch {

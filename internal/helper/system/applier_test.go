@@ -567,9 +567,9 @@ func TestAClosingThatGivesWayAtAnyStepLeavesAllClosed(t *testing.T) {
 }
 
 // The attack: a lease is ended, and a Middleware that was taken over brings a document just then that
-// an owner has signed. It closes something else, so the closing gives way to it, and a document is
-// examined at length before anything is in force.
-func TestAClosingThatGivesWayToADocumentIsDoneAtOnce(t *testing.T) {
+// an owner has signed. It closes something else, and a document is examined at length before anything
+// is in force. The closing does not wait for that.
+func TestADocumentThatComesDuringAClosingDoesNotDelayIt(t *testing.T) {
 	f := &failOnce{}
 	b := newBase(t)
 	b.fail = f.step
@@ -590,10 +590,13 @@ func TestAClosingThatGivesWayToADocumentIsDoneAtOnce(t *testing.T) {
 	})
 	var late atomic.Bool
 	b.world.WhenExamined(func() {
-		if !b.world.IsBlocked(50002) {
+		if b.world.LetsIn(50002) {
 			late.Store(true)
 		}
 	})
+	if !b.world.LetsIn(50002) {
+		t.Fatal("the port was never open; this test proves nothing")
+	}
 	if err := b.restrict(caller.Console, endLease(posture.KindElectrum)); err != nil {
 		t.Fatal(err)
 	}
@@ -601,11 +604,129 @@ func TestAClosingThatGivesWayToADocumentIsDoneAtOnce(t *testing.T) {
 		t.Errorf("the document: %v", err)
 	}
 	if late.Load() {
-		t.Error("the port was still open while the document was examined")
+		t.Error("the port was still open while something was examined")
 	}
 	b.settled()
 	if e := b.helper.Effective(); e.SSH != nil || len(e.Endpoints) != 1 || b.world.IsBlocked(50002) {
 		t.Errorf("in force is %+v", e)
+	}
+}
+
+// The attack: a Middleware that was taken over holds a document back that an owner has signed, and
+// brings it just before somebody closes something. At whatever step the document is, and whether or not
+// it can be applied in the end: what is closed is closed at once, and never opens again.
+func TestAClosingDoesNotWaitForADocument(t *testing.T) {
+	document := func(p *posture.Posture, _ uint64) { // each server reads something else
+		p.NodeName, p.Bans.MaxTries = "study", p.Bans.MaxTries+1
+		p.SSH, p.Extras[0].OwnPort = nil, true
+	}
+	for what, fails := range map[string]func(*base, error){ // from when the closing comes, until the document has ended
+		"all works":                          nil,
+		"no new configuration is good":       func(b *base, err error) { b.world.Break(err) },
+		"a server does not read the new one": func(b *base, err error) { b.world.Fail("reload "+generation.BansUnit, err) },
+	} {
+		var steps []string
+		for next := 0; next == 0 || next <= len(steps); next++ {
+			f := &failOnce{}
+			b := newBase(t)
+			// closed: what was ordered has taken hold; opened: the port was open at a step after that.
+			var ordered, closed, opened atomic.Bool
+			b.fail = func(step string) error {
+				switch open := b.world.LetsIn(50002); {
+				case open && closed.Load():
+					opened.Store(true)
+				case !open && ordered.Load():
+					closed.Store(true)
+				}
+				return f.step(step)
+			}
+			b.start()
+			a := b.pair(b.as(caller.Middleware), "phone", owner)
+			a.mustSubmit(open)
+			b.settled()
+			f.arm("")
+			ended := make(chan error, 1)
+			if next > 0 {
+				f.meet(steps[next-1], func() {
+					go func() { ended <- b.restrict(caller.Console, endLease(posture.KindElectrum)) }()
+					until(t, "the closing is recorded", func() error {
+						if len(b.helper.Effective().Endpoints) > 1 {
+							return errors.New("it is not")
+						}
+						return nil
+					})
+					ordered.Store(true)
+					if fails != nil {
+						fails(b, errPlayed)
+					}
+				})
+			}
+			err := a.submitSigned(posture.SignDocument(a.draft(false, document), a.seed))
+			if fails != nil {
+				fails(b, nil)
+			}
+			if next == 0 {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if steps = f.after("render"); len(steps) < 8 {
+					t.Fatalf("a document has only the steps %q", steps)
+				}
+				b.stop()
+				continue
+			}
+			at := fmt.Sprintf("%s, at %q", what, steps[next-1])
+			if err != nil && fails == nil {
+				t.Errorf("%s: the document: %v", at, err)
+			}
+			if err := <-ended; err != nil && fails == nil {
+				t.Errorf("%s: the closing: %v", at, err)
+			}
+			until(t, "all is in force", func() error { return b.world.Is(b.helper.Effective()) })
+			if e := b.helper.Effective(); len(e.Endpoints) != 1 || b.world.LetsIn(50002) || !slices.Contains(b.world.Cuts(), 50002) {
+				t.Errorf("%s: in force is %+v", at, e)
+			}
+			if !closed.Load() || opened.Load() {
+				t.Errorf("%s: it was closed: %v, and opened again: %v", at, closed.Load(), opened.Load())
+			}
+			b.stop()
+		}
+	}
+}
+
+// A document that hangs is nothing that a closing waits for.
+func TestAClosingDoesNotWaitForADocumentThatHangs(t *testing.T) {
+	for _, action := range []string{
+		"examine bitbox-base-preflight-sshd.service", "reload " + generation.ProxyUnit, "reload " + generation.BansUnit,
+	} {
+		t.Run(action, func(t *testing.T) {
+			b, a := newOpenBase(t)
+			b.world.Hang(action)
+			documented := make(chan error, 1)
+			signed := posture.SignDocument(a.draft(false, func(p *posture.Posture, _ uint64) {
+				p.NodeName, p.Bans.MaxTries, p.SSH, p.Extras[0].OwnPort = "study", p.Bans.MaxTries+1, nil, false
+			}), a.seed)
+			go func() { documented <- a.submitSigned(signed) }()
+			until(t, "the document has come to "+action, func() error {
+				if !b.world.Hanging() {
+					return errors.New("it has not")
+				}
+				return nil
+			})
+			b.world.Hang("")
+			ctx, cancel := context.WithTimeout(t.Context(), apply.StepTime/3)
+			defer cancel()
+			if _, err := b.as(caller.Console).Do(ctx, restrictRequest(endLease(posture.KindElectrum)), nil); err != nil {
+				t.Fatalf("the end of a lease at the console: %v", err)
+			}
+			if err := <-documented; err != nil {
+				t.Errorf("the document: %v", err)
+			}
+			b.settled()
+			if e := b.helper.Effective(); e.SSH != nil || len(e.Endpoints) != 1 || e.NodeName != "study" {
+				t.Errorf("in force is %+v", e)
+			}
+		})
 	}
 }
 

@@ -719,6 +719,14 @@ func (l *Ledger) Effective() Effective {
 	return e
 }
 
+// Undone is what would be in force if the last document were undone now; of one that holds, what is.
+func (l *Ledger) Undone() Effective {
+	if before := l.chain.beforeTip(); l.phase != phaseSettled && before != nil {
+		return effective(l.chain.revision(), before.posture, l.chain.active(), l.running)
+	}
+	return l.Effective()
+}
+
 // Posture returns the last document's content and revision.
 func (l *Ledger) Posture() (Posture, uint64) { return l.chain.tip().posture, l.chain.revision() }
 

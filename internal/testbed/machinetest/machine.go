@@ -285,6 +285,12 @@ func (m *Machine) IsBlocked(port uint16) bool {
 	return blocked
 }
 
+// LetsIn tells whether the packet filter lets packets to a port in.
+func (m *Machine) LetsIn(port uint16) bool {
+	rules := m.read(generation.FirewallUnit)[generation.IPv4Rules]
+	return strings.Contains(rules, fmt.Sprintf("--dport %d ", port)) && !m.IsBlocked(port)
+}
+
 // Differences implements apply.Live.
 func (m *Machine) Differences(_ context.Context, e posture.Effective, files generation.Files) ([]string, error) {
 	if err := m.failure("verify"); err != nil {
