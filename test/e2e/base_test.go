@@ -87,12 +87,12 @@ type userPort struct {
 	user  string
 }
 
-func (p userPort) Stream(_ context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+func (p userPort) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
 	message, err := proto.Marshal(request)
 	if err != nil {
 		return err
 	}
-	out, err := p.stage.ExecInput(fmt.Sprintf("%d %x\n", helperclient.Kind(request), message),
+	out, err := p.stage.ExecContext(ctx, fmt.Sprintf("%d %x\n", helperclient.Kind(request), message),
 		"setpriv", "--reuid="+p.user, "--regid="+p.user, "--init-groups", "/usr/bin/e2e-relay", "relay")
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)

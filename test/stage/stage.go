@@ -466,13 +466,23 @@ func (s *Stage) Exec(argv ...string) (string, error) {
 
 // ExecInput is Exec with something to read on standard input.
 func (s *Stage) ExecInput(input string, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	return s.exec(context.Background(), 0, input, argv)
+}
+
+// ExecContext is ExecInput for somebody who waits no longer than ctx. The command leaves nothing behind
+// that prints.
+func (s *Stage) ExecContext(ctx context.Context, input string, argv ...string) (string, error) {
+	return s.exec(ctx, time.Second, input, argv) // nsenter is ended, and not its child
+}
+
+func (s *Stage) exec(ctx context.Context, waitDelay time.Duration, input string, argv []string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	command, err := s.Command(ctx, argv...)
 	if err != nil {
 		return "", err
 	}
-	command.Stdin = strings.NewReader(input)
+	command.Stdin, command.WaitDelay = strings.NewReader(input), waitDelay
 	out, err := command.CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("run %q in the Base: %w", argv, err)
