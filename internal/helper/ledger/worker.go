@@ -71,7 +71,7 @@ func (k *Keeper) Run(ctx context.Context) {
 func (k *Keeper) converge(ctx context.Context) (again bool, err error) {
 	k.mu.Lock()
 	wanted, version := k.goalLocked(), k.version
-	applying := k.ledger.Phase() == systemv1.PostureReport_PHASE_APPLYING
+	applying := wanted.Undone != nil
 	w := k.waiters[wanted.Revision]
 	if k.again {
 		k.Apply.Forget()

@@ -450,6 +450,33 @@ func endLease(kind posture.Kind) *systemv1.Restrict {
 	return &systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: string(kind)}}}
 }
 
+// during begins something, and returns once it has come to an action, which hangs for as long as a step
+// may take. ended has what begin returns.
+func (b *base) during(action string, begin func() error) (ended <-chan error) {
+	b.t.Helper()
+	b.world.Hang(action)
+	result := make(chan error, 1)
+	go func() { result <- begin() }()
+	until(b.t, "it has come to "+action, func() error {
+		if !b.world.Hanging() {
+			return errors.New("it has not")
+		}
+		return nil
+	})
+	b.world.Hang("")
+	return result
+}
+
+// mustEndLease ends a lease at the console, long before a step that hangs is over.
+func (b *base) mustEndLease(kind posture.Kind) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), apply.StepTime/3)
+	defer cancel()
+	if _, err := b.as(caller.Console).Do(ctx, restrictRequest(endLease(kind)), nil); err != nil {
+		b.t.Fatalf("the end of a lease at the console: %v", err)
+	}
+}
+
 // The attack: a Middleware that was taken over ends one lease, so that the closing that somebody
 // orders at the console has to wait for all servers.
 func TestAClosingDoesNotWaitForTheOneBefore(t *testing.T) {
@@ -460,22 +487,8 @@ func TestAClosingDoesNotWaitForTheOneBefore(t *testing.T) {
 		t.Run(action, func(t *testing.T) {
 			b, _ := newOpenBase(t)
 			_ = b.world.Cuts()
-			b.world.Hang(action)
-			first := make(chan error, 1)
-			go func() { first <- b.restrict(caller.Middleware, endLease(ended[0])) }()
-			until(t, "the first closing has come to "+action, func() error {
-				if !b.world.Hanging() {
-					return errors.New("it has not")
-				}
-				return nil
-			})
-			b.world.Hang("")
-			// Without giving way, the first one would hang for as long as a step may take.
-			ctx, cancel := context.WithTimeout(t.Context(), apply.StepTime/3)
-			defer cancel()
-			if _, err := b.as(caller.Console).Do(ctx, restrictRequest(endLease(ended[1])), nil); err != nil {
-				t.Fatalf("the end of a lease at the console: %v", err)
-			}
+			first := b.during(action, func() error { return b.restrict(caller.Middleware, endLease(ended[0])) })
+			b.mustEndLease(ended[1])
 			if err := <-first; err != nil {
 				t.Errorf("the first closing: %v", err)
 			}
@@ -701,24 +714,11 @@ func TestAClosingDoesNotWaitForADocumentThatHangs(t *testing.T) {
 	} {
 		t.Run(action, func(t *testing.T) {
 			b, a := newOpenBase(t)
-			b.world.Hang(action)
-			documented := make(chan error, 1)
 			signed := posture.SignDocument(a.draft(false, func(p *posture.Posture, _ uint64) {
 				p.NodeName, p.Bans.MaxTries, p.SSH, p.Extras[0].OwnPort = "study", p.Bans.MaxTries+1, nil, false
 			}), a.seed)
-			go func() { documented <- a.submitSigned(signed) }()
-			until(t, "the document has come to "+action, func() error {
-				if !b.world.Hanging() {
-					return errors.New("it has not")
-				}
-				return nil
-			})
-			b.world.Hang("")
-			ctx, cancel := context.WithTimeout(t.Context(), apply.StepTime/3)
-			defer cancel()
-			if _, err := b.as(caller.Console).Do(ctx, restrictRequest(endLease(posture.KindElectrum)), nil); err != nil {
-				t.Fatalf("the end of a lease at the console: %v", err)
-			}
+			documented := b.during(action, func() error { return a.submitSigned(signed) })
+			b.mustEndLease(posture.KindElectrum)
 			if err := <-documented; err != nil {
 				t.Errorf("the document: %v", err)
 			}
@@ -734,27 +734,14 @@ func TestAClosingDoesNotWaitForADocumentThatHangs(t *testing.T) {
 // everything is put in force again, whole. A closing at the console does not wait for that.
 func TestAClosingDoesNotWaitForARepair(t *testing.T) {
 	b, _ := newOpenBase(t)
-	b.world.Hang("reload " + generation.ProxyUnit)
-	repaired := make(chan error, 1)
-	go func() { repaired <- b.helper.Reapply(t.Context()) }()
-	until(t, "NGINX is reloaded", func() error {
-		if !b.world.Hanging() {
-			return errors.New("it is not")
-		}
-		return nil
-	})
-	b.world.Hang("")
+	repaired := b.during("reload "+generation.ProxyUnit, func() error { return b.helper.Reapply(t.Context()) })
 	var late atomic.Bool
 	b.world.WhenExamined(func() {
 		if !b.world.IsBlocked(50002) {
 			late.Store(true)
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), apply.StepTime/3)
-	defer cancel()
-	if _, err := b.as(caller.Console).Do(ctx, restrictRequest(endLease(posture.KindElectrum)), nil); err != nil {
-		t.Fatalf("the end of a lease at the console: %v", err)
-	}
+	b.mustEndLease(posture.KindElectrum)
 	if late.Load() {
 		t.Error("the port was still open while its closing was examined")
 	}
