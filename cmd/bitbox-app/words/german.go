@@ -1746,6 +1746,8 @@ var germanTexts = byText([][2]string{
 	{"the machine was restarted", "die Maschine wurde neu gestartet"},
 	{"not confirmed in time", "nicht rechtzeitig bestätigt"},
 	{"applying it took too long", "es hat zu lange gedauert"},
+	{"an act at the Base came between", "eine Handlung an der Base kam dazwischen"},
+	{"the Base restarted before it was settled", "die Base startete neu, bevor sie feststand"},
 	{"it could not be applied", "sie ließ sich nicht anwenden"},
 
 	// details in the log of changes (internal/helper/system), with names of roles

@@ -424,6 +424,9 @@ func (r *Run) makeLive(ctx context.Context, before []*inForce, after posture.Eff
 		}
 		ctx := ctx
 		if p.Unit == generation.FirewallUnit {
+			if r.gaveWay.Err() != nil {
+				return ErrGaveWay
+			}
 			// Its reload removes the blocks. The run that follows must not add its own before that.
 			ctx = context.WithoutCancel(ctx)
 		}

@@ -156,15 +156,14 @@ func (k *Keeper) tellWaitersLocked() {
 	tip, phase := k.ledger.Effective().Revision, k.ledger.Phase()
 	for revision, w := range k.waiters {
 		var err error
-		switch {
+		switch why := k.ledger.WhyUndone(revision); {
 		case revision == tip && phase == systemv1.PostureReport_PHASE_APPLYING:
 			continue
-		case revision == tip:
+		case why == "": // it holds, or another has come since
 		case w.failure != nil:
 			err = helperclient.Errorf(helperclient.CodeNotApplied, "revision %d could not be put in force, and was undone: %w", revision, w.failure)
 		default:
-			err = helperclient.Errorf(helperclient.CodeNotApplied,
-				"revision %d was undone before it was in force: another act at the Base came first", revision)
+			err = helperclient.Errorf(helperclient.CodeNotApplied, "revision %d was undone: %s", revision, why)
 		}
 		delete(k.waiters, revision)
 		w.done <- err

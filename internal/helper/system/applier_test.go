@@ -639,18 +639,12 @@ func TestAClosingDoesNotWaitForADocument(t *testing.T) {
 		"a server does not read the new one": func(b *base, err error) { b.world.Fail("reload "+generation.BansUnit, err) },
 	} {
 		var steps []string
+		reload := 0 // the step of the packet filter
 		for next := 0; next == 0 || next <= len(steps); next++ {
-			f := &failOnce{}
+			f, port := &failOnce{}, &closingPort{}
 			b := newBase(t)
-			// closed: what was ordered has taken hold; opened: the port was open at a step after that.
-			var ordered, closed, opened atomic.Bool
 			b.fail = func(step string) error {
-				switch open := b.world.LetsIn(50002); {
-				case open && closed.Load():
-					opened.Store(true)
-				case !open && ordered.Load():
-					closed.Store(true)
-				}
+				port.look(b.world.LetsIn(50002))
 				return f.step(step)
 			}
 			b.start()
@@ -668,7 +662,7 @@ func TestAClosingDoesNotWaitForADocument(t *testing.T) {
 						}
 						return nil
 					})
-					ordered.Store(true)
+					port.ordered.Store(true)
 					if fails != nil {
 						fails(b, errPlayed)
 					}
@@ -685,6 +679,7 @@ func TestAClosingDoesNotWaitForADocument(t *testing.T) {
 				if steps = f.after("render"); len(steps) < 8 {
 					t.Fatalf("a document has only the steps %q", steps)
 				}
+				reload = slices.Index(steps, "reload "+generation.FirewallUnit)
 				b.stop()
 				continue
 			}
@@ -699,11 +694,115 @@ func TestAClosingDoesNotWaitForADocument(t *testing.T) {
 			if e := b.helper.Effective(); len(e.Endpoints) != 1 || b.world.LetsIn(50002) || !slices.Contains(b.world.Cuts(), 50002) {
 				t.Errorf("%s: in force is %+v", at, e)
 			}
-			if !closed.Load() || opened.Load() {
-				t.Errorf("%s: it was closed: %v, and opened again: %v", at, closed.Load(), opened.Load())
+			if after := f.after(steps[next-1]); next-1 < reload && slices.Index(after, steps[reload]) < slices.Index(after, "cut at once") {
+				t.Errorf("%s: it was followed by %q; a packet filter with what the document opens came before the closing", at, after)
+			}
+			if !port.closed.Load() || port.opened.Load() {
+				t.Errorf("%s: it was closed: %v, and opened again: %v", at, port.closed.Load(), port.opened.Load())
 			}
 			b.stop()
 		}
+	}
+}
+
+// closingPort is what is seen of a port, step by step.
+type closingPort struct {
+	ordered, closed atomic.Bool // its closing was ordered; that has taken hold
+	opened          atomic.Bool // it was open at a step after that
+}
+
+func (p *closingPort) look(open bool) {
+	switch {
+	case open && p.closed.Load():
+		p.opened.Store(true)
+	case !open && p.ordered.Load():
+		p.closed.Store(true)
+	}
+}
+
+// The attack: somebody closes for good what has no end, and a Middleware that was taken over brings a
+// document that an owner has signed before the Base begins with that. The document no longer has what is
+// closed, so nothing in it says that it is closed. The Base does not wait for the document all the same,
+// whether or not it can be applied.
+func TestADocumentThatComesBeforeAClosingHasBegunDoesNotDelayIt(t *testing.T) {
+	without := func(p *posture.Posture, _ uint64) {
+		p.NodeName, p.Bans.MaxTries, p.Extras = "study", p.Bans.MaxTries+1, nil
+	}
+	for what, failure := range map[string]error{"it can be applied": nil, "it cannot be applied": errPlayed} {
+		t.Run(what, func(t *testing.T) {
+			f, port := &failOnce{}, &closingPort{}
+			b := newBase(t)
+			b.fail = func(step string) error {
+				port.look(b.world.LetsIn(50002))
+				return f.step(step)
+			}
+			b.start()
+			a := b.pair(b.as(caller.Middleware), "phone", owner)
+			a.mustSubmit(func(p *posture.Posture, next uint64) {
+				exposeOwnPort(p, next)
+				p.Extras[0].Lease = posture.Lease{UntilClosed: true, GrantedIn: next}
+			})
+			b.settled()
+			signed := posture.SignDocument(a.draft(false, without), a.seed)
+			closed, documented := make(chan error, 1), make(chan error, 1)
+			f.meet("render", func() { // the worker has something else to do
+				go func() { closed <- b.restrict(caller.Console, endLease(posture.KindElectrum)) }()
+				until(t, "the closing is recorded", func() error {
+					if len(b.helper.Effective().Endpoints) > 1 {
+						return errors.New("it is not")
+					}
+					return nil
+				})
+				go func() { documented <- a.submitSigned(signed) }()
+				until(t, "the document is recorded", func() error {
+					if b.helper.Effective().NodeName != "study" {
+						return errors.New("it is not")
+					}
+					return nil
+				})
+				port.ordered.Store(true)
+				b.world.Fail("reload "+generation.BansUnit, failure)
+			})
+			var late atomic.Bool
+			b.world.WhenExamined(func() {
+				if b.world.LetsIn(50002) {
+					late.Store(true)
+				}
+			})
+			repaired := b.helper.Reapply(t.Context())
+			if err := <-documented; (err != nil) != (failure != nil) {
+				t.Errorf("the document: %v", err)
+			}
+			b.world.Fail("reload "+generation.BansUnit, nil)
+			if err := errors.Join(<-closed, repaired); err != nil && failure == nil {
+				t.Error(err)
+			}
+			until(t, "all is in force", func() error { return b.world.Is(b.helper.Effective()) })
+			if late.Load() || !port.closed.Load() || port.opened.Load() {
+				t.Errorf("it was still open while something was examined: %v; it was closed: %v, and opened again: %v",
+					late.Load(), port.closed.Load(), port.opened.Load())
+			}
+			if e := b.helper.Effective(); len(e.Endpoints) != 1 || b.world.LetsIn(50002) {
+				t.Errorf("in force is %+v", e)
+			}
+		})
+	}
+}
+
+// A document that takes longer than it may is undone, even if it is in force by then. Its owner is told why.
+func TestADocumentThatTookTooLongIsUndoneAndSaysSo(t *testing.T) {
+	f := &failOnce{}
+	b := newBase(t)
+	b.fail = f.step
+	b.start()
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	f.meet("verify", func() { b.ahead.Add(int64(posture.ApplyTime)) })
+	if err := a.submit(open); err == nil || !strings.Contains(err.Error(), "undone: applying it took too long") {
+		t.Errorf("the owner is told: %v", err)
+	}
+	b.settled()
+	if e := b.helper.Effective(); e.SSH != nil || len(e.Endpoints) != 1 {
+		t.Errorf("in force is %+v", e)
 	}
 }
 

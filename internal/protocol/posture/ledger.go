@@ -722,9 +722,21 @@ func (l *Ledger) Effective() Effective {
 // Undone is what would be in force if the last document were undone now; of one that holds, what is.
 func (l *Ledger) Undone() Effective {
 	if before := l.chain.beforeTip(); l.phase != phaseSettled && before != nil {
-		return effective(l.chain.revision(), before.posture, l.chain.active(), l.running)
+		return effective(l.chain.revision(), before.posture, l.chain.activeOver(before), l.running)
 	}
 	return l.Effective()
+}
+
+// WhyUndone returns why a revision was undone, as the history has it; empty: it was not, or so long ago
+// that it is no longer kept.
+func (l *Ledger) WhyUndone(revision uint64) string {
+	i := slices.IndexFunc(l.chain.entries, func(e entry) bool {
+		return e.doc.GetRevision() == revision+1 && e.doc.GetOrigin() == systemv1.PostureDocument_ORIGIN_UNDO
+	})
+	if i < 0 {
+		return ""
+	}
+	return l.chain.entries[i].doc.GetNote()
 }
 
 // Posture returns the last document's content and revision.

@@ -401,18 +401,24 @@ func TestChangeThatTookTooLongIsNotApplied(t *testing.T) {
 
 // A crash between Submit and Applied ends in the old posture.
 func TestDocumentThatWasNotAppliedIsUndone(t *testing.T) {
-	for name, happens := range map[string]func(*device){
-		"by a crash":            func(d *device) { d.restart() },
-		"by a reboot":           func(d *device) { d.reboot() },
-		"by taking too long":    func(d *device) { d.pass(ApplyTime) },
-		"because it was failed": func(d *device) { d.must(d.ledger.Undo(d.ledger.chain.revision(), "nginx refused it", d.now)) },
+	const restarted = "the Base restarted before it was settled"
+	for name, c := range map[string]struct {
+		happens func(*device)
+		why     string
+	}{
+		"by a crash":         {func(d *device) { d.restart() }, restarted},
+		"by a reboot":        {func(d *device) { d.reboot() }, restarted},
+		"by taking too long": {func(d *device) { d.pass(ApplyTime) }, "applying it took too long"},
+		"because it failed": {func(d *device) {
+			d.must(d.ledger.Undo(d.ledger.chain.revision(), "nginx refused it", d.now))
+		}, "nginx refused it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDevice(t)
 			owner := d.owner("owner")
 			doc := d.draft(d.openSSH(time.Hour))
 			d.must(d.ledger.Submit(SignDocument(doc, owner), d.now))
-			happens(d)
+			c.happens(d)
 			if d.ledger.Effective().SSH != nil {
 				t.Error("it is in force nevertheless")
 			}
@@ -420,6 +426,11 @@ func TestDocumentThatWasNotAppliedIsUndone(t *testing.T) {
 				t.Error("it can still be called applied")
 			}
 			d.change(owner, d.openSSH(time.Hour)) // and nothing is blocked
+			last := d.ledger.chain.revision()
+			d.change(owner, d.openElectrum(time.Hour))
+			if why, holds := d.ledger.WhyUndone(doc.Revision), d.ledger.WhyUndone(last); why != c.why || holds != "" {
+				t.Errorf("it was undone because %q, and the one that holds because %q", why, holds)
+			}
 		})
 	}
 }

@@ -2,6 +2,7 @@ package posture
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -123,7 +124,7 @@ var steps = map[string]step{
 func (w *world) anyChange(t *rapid.T) func(*Posture) {
 	length := time.Duration(rapid.Int64Range(300, 3600).Draw(t, "lease")) * time.Second
 	me := rapid.IntRange(0, 1000).Draw(t, "which App")
-	what := rapid.IntRange(0, 8).Draw(t, "change")
+	what := rapid.IntRange(0, 9).Draw(t, "change")
 	ssh, electrum := w.openSSH(length), w.openElectrum(length)
 	return func(p *Posture) {
 		switch what {
@@ -149,6 +150,9 @@ func (w *world) anyChange(t *rapid.T) func(*Posture) {
 			if len(p.Apps) > 0 { // the same: the last owner stays one
 				p.Apps[me%len(p.Apps)].Role = basev1.Role(1 + me%3)
 			}
+		case 9:
+			electrum(p)
+			p.Extras[0].Lease = Lease{UntilClosed: true, GrantedIn: p.Extras[0].Lease.GrantedIn}
 		}
 	}
 }
@@ -215,6 +219,10 @@ func (w *world) check(t *rapid.T, name string, mayOpen bool) {
 	}
 	if w.ledger.phase == phaseSettled && !NoMoreOpen(saved.Effective(), e) {
 		t.Fatalf("%s: after a crash the Base is more open:\n%+v\n%+v", name, e, saved.Effective())
+	}
+	undone := w.ledger.Undone()
+	if undone.Revision = saved.Effective().Revision; !reflect.DeepEqual(undone, saved.Effective()) {
+		t.Fatalf("%s: undone would be\n%+v\nundone is\n%+v", name, undone, saved.Effective())
 	}
 	w.last = e
 }
