@@ -13,7 +13,7 @@ import (
 // elsewhere has the packages without tests of their own, and those whose tests run them.
 var elsewhere = map[string]string{
 	"internal/helper/apply": "internal/helper/system", "internal/helper/debianupdates": "internal/helper/system",
-	"internal/helper/server": "internal/helper/system",
+	"internal/helper/ledger": "internal/helper/system", "internal/helper/server": "internal/helper/system",
 }
 
 // startsGoroutines tells whether a file does: by a go statement, or by a method or function

@@ -153,6 +153,8 @@ func (Restriction_Actor) EnumDescriptor() ([]byte, []int) {
 	return file_system_v1_posture_proto_rawDescGZIP(), []int{8, 0}
 }
 
+// Until the last document holds, an App has the lower of the roles that it and the one before give to
+// that App, and pairing stays closed if it was.
 type PostureReport_Phase int32
 
 const (

@@ -51,9 +51,11 @@ type Live interface {
 	// Reload makes the server of a unit read the generation in force. A server that is not
 	// running will read it when it starts.
 	Reload(ctx context.Context, unit string) error
-	// StartSSH starts sshd unless it runs. If a key that it was started with is not among keys,
-	// it is stopped first: sessions of that key must end, and nobody can tell which session
-	// belongs to which key.
+	// AdmitSSH notes keys that sshd, if it runs, may let in from now on.
+	AdmitSSH(keys []sshkey.Key) error
+	// StartSSH starts sshd unless it runs. If a key that it was started with, or that it may have let
+	// in since, is not among keys, it is stopped first: sessions of that key must end, and nobody can
+	// tell which session belongs to which key.
 	StartSSH(ctx context.Context, keys []sshkey.Key) error
 	// StopSSH stops sshd and ends its sessions.
 	StopSSH(ctx context.Context) error
@@ -350,7 +352,7 @@ func (r *Run) putInForce(ctx context.Context) (switched bool, err error) {
 	if err := r.validate(ctx); err != nil {
 		return false, err
 	}
-	if err := r.step(ctx, "switch", "", func(context.Context) error { return r.store.Switch(r.number) }); err != nil {
+	if err := r.step(ctx, "switch", "", func(context.Context) error { return r.switchTo(r.number, r.goal.Effective) }); err != nil {
 		return true, err
 	}
 	if err := r.makeLive(ctx, r.read(), r.goal.Effective, r.files); err != nil {
@@ -391,6 +393,17 @@ func (r *Run) write(ctx context.Context) error {
 	return r.store.Write(r.number, r.files)
 }
 
+// switchTo makes a generation the one in force. From then on sshd lets in its keys: it reads them at each
+// login.
+func (r *Run) switchTo(number uint64, e posture.Effective) error {
+	if e.SSH != nil {
+		if err := r.live.AdmitSSH(e.SSH.Keys); err != nil {
+			return err
+		}
+	}
+	return r.store.Switch(number)
+}
+
 // validate runs the pre-flight of everything that has changed, at the same time.
 func (r *Run) validate(ctx context.Context) error {
 	var units []string
@@ -425,7 +438,7 @@ func (r *Run) makeLive(ctx context.Context, before []*inForce, after posture.Eff
 		ctx := ctx
 		if p.Unit == generation.FirewallUnit {
 			if r.gaveWay.Err() != nil {
-				return ErrGaveWay
+				return r.gaveWay.Err()
 			}
 			// Its reload removes the blocks. The run that follows must not add its own before that.
 			ctx = context.WithoutCancel(ctx)
@@ -493,7 +506,7 @@ func (r *Run) back(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(r.gaveWay, cancel)()
 	failed, before := r.itself(), r.before[0]
-	err := r.step(ctx, "switch back", "", func(context.Context) error { return r.store.Switch(before.number) })
+	err := r.step(ctx, "switch back", "", func(context.Context) error { return r.switchTo(before.number, before.effective) })
 	if err != nil {
 		return err
 	}

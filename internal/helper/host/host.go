@@ -187,28 +187,61 @@ func (m Host) Reload(ctx context.Context, unit string) error {
 	return m.unit(ctx, "start", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit)
 }
 
-// StartSSH writes the lease, which lists the keys that sshd was started with.
+// AdmitSSH adds keys to the lease, if there is one.
+func (m Host) AdmitSSH(keys []sshkey.Key) error {
+	before, on, err := sshLease()
+	if err != nil || !on {
+		return err
+	}
+	return writeSSHLease(append(before, fingerprints(keys)...))
+}
+
+// StartSSH writes the lease.
 func (m Host) StartSSH(ctx context.Context, keys []sshkey.Key) error {
-	var fingerprints []string
-	for _, key := range keys {
-		fingerprints = append(fingerprints, key.Fingerprint)
+	before, _, err := sshLease()
+	if err != nil {
+		return err
 	}
-	before, err := os.ReadFile(generation.SSHLease)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return reason.Errorf("read the lease of SSH: %w", err)
-	}
-	for _, fingerprint := range strings.Fields(string(before)) {
-		if !slices.Contains(fingerprints, fingerprint) {
-			if err := m.StopSSH(ctx); err != nil {
-				return err
-			}
-			break
+	after := fingerprints(keys)
+	if slices.ContainsFunc(before, func(key string) bool { return !slices.Contains(after, key) }) {
+		if err := m.StopSSH(ctx); err != nil {
+			return err
 		}
 	}
-	if err := atomicfile.WriteFileAtomic(generation.SSHLease, []byte(strings.Join(fingerprints, "\n")+"\n"), 0o600); err != nil {
-		return reason.Errorf("write the lease of SSH: %w", err)
+	if err := writeSSHLease(after); err != nil {
+		return err
 	}
 	return m.unit(ctx, "start", generation.SSHUnit)
+}
+
+func fingerprints(keys []sshkey.Key) []string {
+	var list []string
+	for _, key := range keys {
+		list = append(list, key.Fingerprint)
+	}
+	return list
+}
+
+// sshLease reads the lease: the fingerprints of the keys that sshd may have let in since it was started.
+// Without a lease sshd does not start.
+func sshLease() (keys []string, on bool, err error) {
+	b, err := os.ReadFile(generation.SSHLease)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, false, nil
+	case err != nil:
+		return nil, false, reason.Errorf("read the lease of SSH: %w", err)
+	}
+	return strings.Fields(string(b)), true, nil
+}
+
+func writeSSHLease(keys []string) error {
+	slices.Sort(keys)
+	err := atomicfile.WriteFileAtomic(generation.SSHLease, []byte(strings.Join(slices.Compact(keys), "\n")+"\n"), 0o600)
+	if err != nil {
+		return reason.Errorf("write the lease of SSH: %w", err)
+	}
+	return nil
 }
 
 // StopSSH removes the lease first, so that nothing starts sshd again.

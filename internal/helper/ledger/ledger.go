@@ -115,6 +115,7 @@ type Keeper struct {
 	// applied.
 	triedSince time.Duration
 	worker     turns.Signal // what is to be in force has changed, or may have
+	pairings   turns.Signal // the same, for endPairings
 	told       told
 	askedBy    string // the App for which something is being closed, by the Middleware's word
 }
@@ -128,7 +129,7 @@ func Open(config Config) (*Keeper, error) {
 	}
 	k := &Keeper{
 		Events: events.New(time.Now), Changed: turns.NewSignal(), config: config, log: config.Logger, waiters: map[uint64]*waiter{}, version: 1,
-		convergence: convergence{changed: make(chan struct{})}, worker: turns.NewSignal(),
+		convergence: convergence{changed: make(chan struct{})}, worker: turns.NewSignal(), pairings: turns.NewSignal(),
 	}
 	if _, ordered := factoryreset.Ordered(config.Directory); ordered {
 		return nil, factoryreset.ErrOrdered

@@ -107,6 +107,7 @@ func (k *Keeper) changedLocked() {
 	k.version++
 	k.Apply.Next(k.goalLocked())
 	k.worker.Wake()
+	k.pairings.Wake()
 	k.Changed.Wake()
 	k.noteLocked()
 	k.Events.Publish(nil)
@@ -338,6 +339,7 @@ func closingOf(request *systemv1.Restrict) (posture.Closing, error) {
 // LocalChange takes a change from root in place of an owner.
 func (k *Keeper) LocalChange(ctx context.Context, c *caller.Call, request *systemv1.LocalChange) (*systemv1.SystemReply, error) {
 	err := k.change(ctx, c.Progress, func(now time.Duration) (posture.Output, error) {
+		out := k.ledger.Interrupt(now)
 		p, revision := k.ledger.Posture()
 		var lifts []uint64
 		switch change := request.GetChange().(type) {
@@ -349,12 +351,12 @@ func (k *Keeper) LocalChange(ctx context.Context, c *caller.Call, request *syste
 			}
 			var err error
 			if p, err = posture.FromProto(change.Posture); err != nil {
-				return posture.Output{}, err
+				return out, err
 			}
 		case *systemv1.LocalChange_LiftRestrictions:
 			lifts = k.ledger.Liftable()
 			if len(lifts) == 0 {
-				return posture.Output{}, helperclient.Errorf(helperclient.CodeNothing, "no lockdown and no closed pairing is in force")
+				return out, helperclient.Errorf(helperclient.CodeNothing, "no lockdown and no closed pairing is in force")
 			}
 			if k.ledger.Effective().Lockdown && !change.LiftRestrictions.GetReopen() {
 				p.SSH, p.Extras = nil, nil
@@ -362,12 +364,16 @@ func (k *Keeper) LocalChange(ctx context.Context, c *caller.Call, request *syste
 		case *systemv1.LocalChange_GoBack:
 			var err error
 			if p, err = k.ledger.Back(change.GoBack.GetRevision()); err != nil {
-				return posture.Output{}, err
+				return out, err
 			}
 		default:
-			return posture.Output{}, helperclient.Errorf(helperclient.CodeMalformed, "the change is unknown here")
+			return out, helperclient.Errorf(helperclient.CodeMalformed, "the change is unknown here")
 		}
-		return k.ledger.Local(p, lifts, request.GetNote(), now)
+		changed, err := k.ledger.Local(p, lifts, request.GetNote(), now)
+		if err != nil {
+			return out, err
+		}
+		return changed, nil
 	})
 	if err != nil {
 		return nil, err

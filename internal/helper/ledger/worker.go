@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -40,6 +41,9 @@ type convergence struct {
 
 // Run makes the machine what it is to be, again and again, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { k.endPairings(ctx) })
 	retry := minRetry
 	for ctx.Err() == nil {
 		deadline, due := k.tick()
@@ -63,6 +67,26 @@ func (k *Keeper) Run(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Stop()
+	}
+}
+
+// endPairings ends what pairing has begun whenever pairing is closed, whatever has closed it: a
+// restriction, a document, or the undoing of one. It runs beside the worker: no port stays open because
+// the authority has much to do.
+func (k *Keeper) endPairings(ctx context.Context) {
+	was := true // nothing of a pairing outlives a restart
+	for ctx.Err() == nil {
+		k.mu.Lock()
+		closed := k.inForceLocked().PairingClosed
+		k.mu.Unlock()
+		if closed && !was {
+			k.closeWindow(ctx)
+		}
+		was = closed
+		select {
+		case <-ctx.Done():
+		case <-k.pairings:
+		}
 	}
 }
 

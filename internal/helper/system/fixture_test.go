@@ -344,8 +344,11 @@ func (a *app) mustSubmit(change func(p *posture.Posture, next uint64)) {
 
 // Changes.
 
-func testKey() sshkey.Key {
-	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+func testKey() sshkey.Key { return keyOf(7) }
+
+// keyOf is the SSH key of a seed.
+func keyOf(seed byte) sshkey.Key {
+	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
 	public, err := ssh.NewPublicKey(private.Public())
 	if err != nil {
 		panic(err)

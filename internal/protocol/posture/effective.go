@@ -70,11 +70,15 @@ func effective(revision uint64, p Posture, active []Restriction, running []Runni
 }
 
 // cautious is what is in force while the last document is not settled: whom it raises
-// is not raised yet, for it may be undone, and whom it lowers is lowered at once.
+// is not raised yet, for it may be undone, and whom it lowers is lowered at once. Pairing that it opens
+// is not open yet either: an App that was let in would stay.
 func (c *chain) cautious(e Effective) Effective {
 	before := c.beforeTip()
 	if before == nil {
 		return e
+	}
+	if effective(before.doc.GetRevision(), before.posture, c.activeOver(before), nil).PairingClosed {
+		e.PairingClosed = true
 	}
 	for i := range e.Apps { // a list of its own, see effective
 		if was, found := findApp(before.posture.Apps, e.Apps[i].SigningKey); found {

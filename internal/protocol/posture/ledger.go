@@ -506,7 +506,18 @@ func (l *Ledger) undo(reason string) {
 	l.settle()
 }
 
-// undoPending undoes what is not settled: an act at the Base goes before it.
+// Interrupt undoes a document that is not settled, because an act at the Base goes before it. Call it before
+// you read the content that the act changes.
+func (l *Ledger) Interrupt(now time.Duration) Output {
+	out := l.Tick(now)
+	if l.phase == phaseSettled {
+		return out
+	}
+	l.undoPending()
+	return l.output(now, true)
+}
+
+// undoPending undoes what is not settled.
 func (l *Ledger) undoPending() {
 	if l.phase != phaseSettled {
 		l.undo("an act at the Base came between")

@@ -49,6 +49,8 @@ type Machine struct {
 	hanging   bool             // it was begun
 	cut       []uint16
 	kept      []posture.Networks
+	admitted  []sshkey.Key // that sshd may have let in since it was started
+	restarts  int          // see SSHRestarts
 	listening []generation.Upstream
 	connected []wallets.Connection
 	lifted    []netip.Addr
@@ -192,11 +194,32 @@ func (m *Machine) read(folder string) map[string]string {
 	return readTree(m.path(folder))
 }
 
+// AdmitSSH implements apply.Live.
+func (m *Machine) AdmitSSH(keys []sshkey.Key) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.admitted = append(m.admitted, keys...)
+	return nil
+}
+
+// SSHRestarts is how often sshd was stopped because it may have let in a key that it no longer may.
+func (m *Machine) SSHRestarts() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.restarts
+}
+
 // StartSSH implements apply.Live.
 func (m *Machine) StartSSH(_ context.Context, keys []sshkey.Key) error {
 	if err := m.failure("start ssh"); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	if slices.ContainsFunc(m.admitted, func(key sshkey.Key) bool { return !slices.Contains(keys, key) }) {
+		m.restarts++
+	}
+	m.admitted = slices.Clone(keys)
+	m.mu.Unlock()
 	m.replace("ssh", map[string]string{"keys": sshaccess.RenderAuthorizedKeys(keys)})
 	return nil
 }
@@ -206,6 +229,9 @@ func (m *Machine) StopSSH(context.Context) error {
 	if err := m.failure("stop ssh"); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	m.admitted = nil
+	m.mu.Unlock()
 	m.replace("ssh", nil)
 	return nil
 }
