@@ -96,6 +96,11 @@ func TestAnOwnerOpensAndAnybodyClosesALiveBase(t *testing.T) {
 			p.SSH = &posture.Lease{Length: 5 * time.Minute, GrantedIn: next}
 		})
 		ended := b.login(identity)
+		other, otherKey := newKey(t)
+		b.cutOff(map[string]chan struct{}{"the session of a key that was taken away": ended}, func() {
+			b.mustSubmit(func(p *posture.Posture, _ uint64) { p.SSHKeys = []sshkey.Key{otherKey} })
+		})
+		ended = b.login(other)
 		steady := b.steady()
 		b.cutOff(map[string]chan struct{}{"the SSH session": ended}, func() { b.restrict(endLease(posture.KindSSH)) })
 		b.lives("a client of the entry", steady)
