@@ -411,11 +411,6 @@ func TestATryStaysOnlyWithASignedConfirmationOverANewConnection(t *testing.T) {
 	}
 	now := func() uint64 { return uint64(b.config.Clock().Milliseconds()) }
 	time.Sleep(2 * time.Millisecond) // the clock counts milliseconds
-	confirm := func(signed []byte, connected uint64) error {
-		_, err := middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ConfirmTry{
-			ConfirmTry: &systemv1.ConfirmTry{Confirmation: signed, ConnectedAtMs: connected}}}, nil)
-		return err
-	}
 	view := a.look()
 	for name, c := range map[string]struct {
 		signed    []byte
@@ -429,14 +424,14 @@ func TestATryStaysOnlyWithASignedConfirmationOverANewConnection(t *testing.T) {
 		"from the future":     {posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), now() + 60_000},
 		"the end of all time": {posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), ^uint64(0)},
 	} {
-		if err := confirm(c.signed, c.connected); err == nil {
+		if err := a.confirm(c.signed, c.connected); err == nil {
 			t.Fatalf("%s: confirmed", name)
 		}
 		if _, trying, _ := a.look().Pending(); !trying {
 			t.Fatalf("%s: it is no longer on trial", name)
 		}
 	}
-	if err := confirm(posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), now()); err != nil {
+	if err := a.confirm(posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), now()); err != nil {
 		t.Fatalf("the true confirmation: %v", err)
 	}
 	b.advance(2 * posture.TryTime)
@@ -465,6 +460,17 @@ func (b *base) during(action string, begin func() error) (ended <-chan error) {
 	})
 	b.world.Hang("")
 	return result
+}
+
+// recorded waits until something stands in the ledger, whether or not it is in force.
+func (b *base) recorded(what string, is func(posture.Effective) bool) {
+	b.t.Helper()
+	until(b.t, what+" is recorded", func() error {
+		if !is(b.helper.Effective()) {
+			return errors.New("it is not")
+		}
+		return nil
+	})
 }
 
 // mustEndLease ends a lease at the console, long before a step that hangs is over.
@@ -550,12 +556,7 @@ func TestAClosingThatGivesWayAtAnyStepLeavesAllClosed(t *testing.T) {
 			second = make(chan error, 1)
 			f.meet(steps[next-1], func() {
 				go func() { second <- b.restrict(caller.Console, endLease(posture.KindElectrum)) }()
-				until(t, "the second closing is recorded", func() error {
-					if len(b.helper.Effective().Endpoints) > 1 {
-						return errors.New("it is not")
-					}
-					return nil
-				})
+				b.recorded("the second closing", func(e posture.Effective) bool { return len(e.Endpoints) == 1 })
 			})
 		}
 		if err := b.restrict(caller.Middleware, endLease(posture.KindSSH)); err != nil {
@@ -594,12 +595,7 @@ func TestADocumentThatComesDuringAClosingDoesNotDelayIt(t *testing.T) {
 	documented := make(chan error, 1)
 	f.meet("render", func() {
 		go func() { documented <- a.submitSigned(withoutSSH) }()
-		until(t, "the document is recorded", func() error {
-			if b.helper.Effective().SSH != nil {
-				return errors.New("it is not")
-			}
-			return nil
-		})
+		b.recorded("the document", func(e posture.Effective) bool { return e.SSH == nil })
 	})
 	var late atomic.Bool
 	b.world.WhenExamined(func() {
@@ -656,12 +652,7 @@ func TestAClosingDoesNotWaitForADocument(t *testing.T) {
 			if next > 0 {
 				f.meet(steps[next-1], func() {
 					go func() { ended <- b.restrict(caller.Console, endLease(posture.KindElectrum)) }()
-					until(t, "the closing is recorded", func() error {
-						if len(b.helper.Effective().Endpoints) > 1 {
-							return errors.New("it is not")
-						}
-						return nil
-					})
+					b.recorded("the closing", func(e posture.Effective) bool { return len(e.Endpoints) == 1 })
 					port.ordered.Store(true)
 					if fails != nil {
 						fails(b, errPlayed)
@@ -747,19 +738,9 @@ func TestADocumentThatComesBeforeAClosingHasBegunDoesNotDelayIt(t *testing.T) {
 			closed, documented := make(chan error, 1), make(chan error, 1)
 			f.meet("render", func() { // the worker has something else to do
 				go func() { closed <- b.restrict(caller.Console, endLease(posture.KindElectrum)) }()
-				until(t, "the closing is recorded", func() error {
-					if len(b.helper.Effective().Endpoints) > 1 {
-						return errors.New("it is not")
-					}
-					return nil
-				})
+				b.recorded("the closing", func(e posture.Effective) bool { return len(e.Endpoints) == 1 })
 				go func() { documented <- a.submitSigned(signed) }()
-				until(t, "the document is recorded", func() error {
-					if b.helper.Effective().NodeName != "study" {
-						return errors.New("it is not")
-					}
-					return nil
-				})
+				b.recorded("the document", func(e posture.Effective) bool { return e.NodeName == "study" })
 				port.ordered.Store(true)
 				b.world.Fail("reload "+generation.BansUnit, failure)
 			})

@@ -172,9 +172,7 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 	if err := b.restrict(caller.Console, lockdown()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.as(caller.Root).Do(t.Context(),
-		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
-			Change: &systemv1.LocalChange_LiftRestrictions{}, Note: "all is well"}}}, nil); err != nil {
+	if err := b.local(&systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{}, Note: "all is well"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.as(caller.Console).Do(t.Context(),

@@ -326,6 +326,13 @@ func (a *app) submitSigned(signed []byte) error {
 	return err
 }
 
+// confirm brings a confirmation over a connection that began then, in milliseconds of the boot-time clock.
+func (a *app) confirm(signed []byte, connected uint64) error {
+	_, err := a.via.Do(a.base.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ConfirmTry{
+		ConfirmTry: &systemv1.ConfirmTry{Confirmation: signed, ConnectedAtMs: connected}}}, nil)
+	return err
+}
+
 func submitRequest(signed []byte) *systemv1.SystemRequest {
 	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Submit{Submit: &systemv1.Submit{Document: signed}}}
 }
@@ -375,6 +382,16 @@ func exposeOwnPort(p *posture.Posture, next uint64) {
 func (b *base) restrict(who caller.Who, r *systemv1.Restrict) error {
 	_, err := b.as(who).Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}}, nil)
 	return err
+}
+
+// local makes a change as root at the console.
+func (b *base) local(change *systemv1.LocalChange) error {
+	_, err := b.as(caller.Root).Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: change}}, nil)
+	return err
+}
+
+func unlock(reopen bool) *systemv1.LocalChange {
+	return &systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{Reopen: reopen}}}
 }
 
 func lockdown() *systemv1.Restrict {

@@ -184,9 +184,7 @@ func TestUnlockingOpensNothingByItself(t *testing.T) {
 		if err := b.restrict(caller.Console, lockdown()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.as(caller.Root).Do(t.Context(),
-			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
-				Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{Reopen: reopen}}}}}, nil); err != nil {
+		if err := b.local(unlock(reopen)); err != nil {
 			t.Fatal(err)
 		}
 		e := b.helper.Effective()

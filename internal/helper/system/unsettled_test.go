@@ -17,20 +17,11 @@ import (
 
 // These attacks use a document that is not settled, and is undone in the end.
 
-func (b *base) local(change *systemv1.LocalChange) error {
-	_, err := b.as(caller.Root).Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: change}}, nil)
-	return err
-}
-
-func unlock() *systemv1.LocalChange {
-	return &systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{}}}
-}
-
 // The attack: something is on trial that nobody confirms, and somebody unlocks the Base at its console.
 // The console's change does not keep what was on trial.
 func TestAnActAtTheConsoleDoesNotKeepWhatIsOnTrial(t *testing.T) {
 	for what, change := range map[string]func() *systemv1.LocalChange{
-		"an unlock": unlock,
+		"an unlock": func() *systemv1.LocalChange { return unlock(false) },
 		"going back": func() *systemv1.LocalChange {
 			return &systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: 1}}}
 		},
@@ -111,10 +102,8 @@ func TestPairingThatIsOnTrialIsNotOpenYet(t *testing.T) {
 		t.Error("the Middleware has opened a window")
 	}
 	time.Sleep(2 * time.Millisecond) // the clock counts milliseconds
-	if _, err := a.via.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ConfirmTry{ConfirmTry: &systemv1.ConfirmTry{
-		Confirmation:  posture.SignConfirmation(a.look().Confirmation(a.challenge()), a.seed),
-		ConnectedAtMs: uint64(b.config.Clock().Milliseconds()),
-	}}}, nil); err != nil {
+	signed := posture.SignConfirmation(a.look().Confirmation(a.challenge()), a.seed)
+	if err := a.confirm(signed, uint64(b.config.Clock().Milliseconds())); err != nil {
 		t.Fatal(err)
 	}
 	if err := authority.OpenWindow(t.Context()); err != nil {

@@ -564,8 +564,7 @@ func (l *Ledger) Enrol(app App, note string, now time.Duration) (Output, error) 
 // Grant leases SSH, for a Base whose provisioning file asks for it from the first boot
 // on. It is settled at once and stands in the history as local. Without a key it is refused.
 func (l *Ledger) Grant(length time.Duration, note string, now time.Duration) (Output, error) {
-	out := l.Tick(now)
-	l.undoPending()
+	out := l.Interrupt(now)
 	p, revision := l.Posture()
 	p.SSH = &Lease{Length: length, GrantedIn: revision + 1}
 	if err := l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note); err != nil {
@@ -579,8 +578,7 @@ func (l *Ledger) Grant(length time.Duration, note string, now time.Duration) (Ou
 // Retire takes an App away at the console, an owner's too. An App that is not
 // there is taken away already.
 func (l *Ledger) Retire(key SigningKey, note string, now time.Duration) (Output, error) {
-	l.Tick(now)
-	l.undoPending()
+	l.Interrupt(now)
 	p := l.chain.tip().posture
 	p.Apps = slices.DeleteFunc(slices.Clone(p.Apps), func(a App) bool { return a.SigningKey == key })
 	var err error
@@ -597,8 +595,7 @@ func (l *Ledger) Retire(key SigningKey, note string, now time.Duration) (Output,
 // two halves disagree. It is settled at once, and no more than that: a role that is
 // lower already, or an App that is not there, stays as it is.
 func (l *Ledger) Limit(key SigningKey, role basev1.Role, note string, now time.Duration) (Output, error) {
-	l.Tick(now)
-	l.undoPending()
+	l.Interrupt(now)
 	p := l.chain.tip().posture
 	p.Apps = slices.Clone(p.Apps)
 	var err error
